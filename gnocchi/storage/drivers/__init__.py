@@ -1,0 +1,51 @@
+"""What a storage driver must do.  Keys are `/`-separated ASCII; values are bytes."""
+
+import abc
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+
+class ByteRange(NamedTuple):
+    """Part of an object: bytes `start` to `stop` (exclusive); `stop` None means the end."""
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+
+
+class StorageDriver(abc.ABC):
+    """A flat store of immutable objects."""
+
+    @abc.abstractmethod
+    def upgrade(self) -> None:
+        """Create what the driver needs (directory, bucket, pool); may be run any number of times."""
+
+    @abc.abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object whole under a key never used before; on return it survives a crash.
+
+        Raises BackendUnavailable when it may not be stored; it may be tried again.
+        """
+
+    @abc.abstractmethod
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return bytes `start` to `stop` of an object; short if the object ends before `stop`.
+
+        Raises ObjectNotFound, BackendUnavailable.
+        """
+
+    def get_many(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return the bytes of each range, in order; remote drivers read them concurrently."""
+        return [self.get(*byte_range) for byte_range in ranges]
+
+    @abc.abstractmethod
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that do not exist are not an error.  Raises BackendUnavailable."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield, in no order, the keys that begin with `prefix`.  Raises BackendUnavailable."""
+
+    def close(self) -> None:
+        """Give back connections and files."""
+        return None
