@@ -10,6 +10,12 @@ import uuid
 from typing import Any, NamedTuple
 
 from gnocchi.archive_policy import ArchivePolicy
+from gnocchi.catalogue import Block, Pack, Sack, SackCommit, SectionRef
+
+__all__ = [
+    "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Resource", "ResourceType",
+    "Sack", "SackCommit", "SectionRef",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,74 +80,3 @@ class MetricPolicy(NamedTuple):
 
     id: uuid.UUID
     policy_id: uuid.UUID
-
-
-class Sack(NamedTuple):
-    """sequence: number of commits so far; checkpoint: how far the backlog is committed (see incoming)."""
-
-    number: int
-    sequence: int
-    checkpoint: dict[str, Any]
-
-
-class SectionRef(NamedTuple):
-    """Where a section of an object lies: `length` bytes from `offset` of object `key`."""
-
-    key: str
-    offset: int
-    length: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Pack:
-    """The metrics of one archive policy whose id ends in the `bits` low bits `low`.
-
-    head is None while nothing was committed.  `metrics` and `bytes` describe the head; `delta` is
-    reserved for the next format (always None now).
-    """
-
-    id: uuid.UUID
-    sack: int
-    policy_id: uuid.UUID
-    bits: int
-    low: int
-    base: SectionRef | None
-    delta: SectionRef | None
-    metrics: int
-    bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """Sealed buckets of one pack and granularity.  granularity, first, last: int64 ns; `last` is the newest bucket."""
-
-    id: uuid.UUID
-    pack_id: uuid.UUID
-    section: SectionRef
-    granularity: int
-    level: int
-    first: int
-    last: int
-    rows: int
-
-
-@dataclasses.dataclass(frozen=True)
-class SackCommit:
-    """Everything one commit changes; made visible in one transaction or not at all.
-
-    sequence : the sack's sequence that was read before; the commit moves it to sequence + 1
-    checkpoint : new backlog checkpoint of the sack, or None to leave it
-    packs : rows to insert or (same id) replace
-    packs_removed : ids of packs that were split
-    blocks : rows to insert;  blocks_removed : ids
-    garbage : keys of objects that lost a reference in this commit
-    """
-
-    sack: int
-    sequence: int
-    checkpoint: dict[str, Any] | None
-    packs: tuple[Pack, ...] = ()
-    packs_removed: tuple[uuid.UUID, ...] = ()
-    blocks: tuple[Block, ...] = ()
-    blocks_removed: tuple[uuid.UUID, ...] = ()
-    garbage: tuple[str, ...] = ()

@@ -1,0 +1,193 @@
+"""Blocks: sealed buckets of one pack and granularity (doc/source/format/block.rst)."""
+
+import struct
+from typing import NamedTuple
+
+import lz4.block
+import numpy
+import xxhash
+
+from gnocchi import metric_ids
+from gnocchi.carbonara.series import Buckets, Column
+from gnocchi.exceptions import CorruptedData
+from gnocchi.storage import frames
+from gnocchi.storage.frames import ROWS_PER_FRAME, Frame
+
+MAGIC = b"GNOCBLCK"
+VERSION = 1
+#: magic, version, columns, metrics, rows, granularity ns, first bucket ns, directory length, section length, checksum
+HEADER = struct.Struct("<8sHHIQqqQQQ")
+#: Method names, NUL padded.
+NAME = numpy.dtype("S16")
+FRAME = numpy.dtype([("offset", "<u4"), ("length", "<u4"), ("checksum", "<u8"), ("encoding", "u1"),
+                     ("decimals", "u1"), ("width", "u1"), ("presence", "u1"), ("reserved", "<u4")])
+#: Rows of one block: offsets within it are 32 bits wide.
+ROWS_MAX = 1 << 28
+
+
+class Directory(NamedTuple):
+    """Everything of a block but its columns.
+
+    ids : ndarray, shape (m,), `S16`, ascending;  offsets : shape (m + 1,), uint32; rows of each metric
+    methods : one name per column;  frames : ndarray, shape (1 + columns, frames), FRAME; row 0 is the bucket index
+    granularity, first : int ns;  rows : int;  length : bytes of header and directory
+    """
+
+    ids: numpy.ndarray
+    offsets: numpy.ndarray
+    methods: list[str]
+    frames: numpy.ndarray
+    granularity: int
+    first: int
+    rows: int
+    length: int
+
+
+def encode_block(ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timedelta64) -> bytes:
+    """Return the section's bytes.
+
+    Parameters
+    ----------
+    ids : ndarray, shape (m,), `S16`, ascending
+    buckets : Buckets of m series; at least one bucket
+    granularity : timedelta64[ns]
+    """
+    step = int(granularity.astype("m8[ns]").astype(numpy.int64))
+    times = buckets.timestamps.view(numpy.int64)
+    first, rows = int(times.min()), len(times)
+    assert 0 < rows <= ROWS_MAX, f"BUG: a block of {rows} rows"
+    counts = numpy.diff(buckets.offsets)
+    held = counts > 0
+    offsets = numpy.concatenate([[0], numpy.cumsum(counts[held])]).astype("<u4")
+    names = sorted(buckets.columns)
+    frames_per_column = -(-rows // ROWS_PER_FRAME)
+    directory = numpy.zeros((1 + len(names), frames_per_column), FRAME)
+    table = ids[held].tobytes() + offsets.tobytes() + bytes(-offsets.nbytes % 8) + numpy.array(names, NAME).tobytes()
+    length = HEADER.size + len(table) + directory.nbytes
+    body, position = [], length
+    for number in range(frames_per_column):
+        part = slice(number * ROWS_PER_FRAME, (number + 1) * ROWS_PER_FRAME)
+        encoded = _encode_row_group((times[part] - first) // step, [buckets.columns[n] for n in names], part)
+        position = _place(encoded, directory[:, number], body, position)
+    tail = table + directory.tobytes()
+    fields = (MAGIC, VERSION, len(names), int(held.sum()), rows, step, first, length, position)
+    digest = xxhash.xxh3_64(HEADER.pack(*fields, 0))
+    digest.update(tail)
+    return b"".join([HEADER.pack(*fields, digest.intdigest()), tail, *body])
+
+
+def _encode_row_group(indexes: numpy.ndarray, columns: list[Column], part: slice) -> list[Frame | int]:
+    """Encode the frames of some rows; a column equal to an earlier one gives that one's number instead."""
+    encoded: list[Frame | int] = [frames.encode_integers(indexes)]
+    seen: dict[bytes, int] = {}
+    for number, column in enumerate(columns, 1):
+        values = column.values[part]
+        present = None if column.present is None else column.present[part]
+        content = values.tobytes() if present is None or present.all() else values.tobytes() + present.tobytes()
+        encoded.append(seen[content] if content in seen else frames.encode_frame(values, present))
+        seen.setdefault(content, number)
+    return encoded
+
+
+def _place(encoded: list[Frame | int], entries: numpy.ndarray, body: list[bytes], position: int) -> int:
+    """Append frames to the body and note them in the directory; equal columns share one frame."""
+    for number, frame in enumerate(encoded):
+        if isinstance(frame, int):
+            entries[number] = entries[frame]
+            continue
+        entries[number] = (position, len(frame.data), xxhash.xxh3_64_intdigest(frame.data), frame.encoding,
+                           frame.decimals, frame.width, frame.presence, 0)
+        body.append(frame.data)
+        position += len(frame.data)
+    return position
+
+
+def directory_length(data: bytes, key: str, offset: int) -> int:
+    """Return how many bytes header and directory take, from (at least) the header."""
+    if len(data) < HEADER.size or data[:8] != MAGIC:
+        raise CorruptedData(key, offset, "not a block")
+    return HEADER.unpack_from(data)[7]
+
+
+def decode_directory(data: bytes, key: str, offset: int) -> Directory:
+    """Decode header and directory from (at least) their bytes.
+
+    Raises CorruptedData naming `key` and `offset`.
+    """
+    length = directory_length(data, key, offset)
+    magic, version, columns, metrics, rows, granularity, first, _, section, checksum = HEADER.unpack_from(data)
+    frames_per_column = -(-rows // ROWS_PER_FRAME)
+    names_at = HEADER.size + 16 * metrics + 4 * (metrics + 1) + (-4 * (metrics + 1)) % 8
+    frames_at = names_at + NAME.itemsize * columns
+    count = (1 + columns) * frames_per_column
+    if version != VERSION or len(data) < length or length != frames_at + FRAME.itemsize * count:
+        raise CorruptedData(key, offset, f"not the directory of a block of version {VERSION}")
+    digest = xxhash.xxh3_64(HEADER.pack(magic, version, columns, metrics, rows, granularity, first, length, section, 0))
+    digest.update(memoryview(data)[HEADER.size:length])
+    if digest.intdigest() != checksum:
+        raise CorruptedData(key, offset, "checksum of the block's directory does not match")
+    ids = numpy.frombuffer(data, metric_ids.DTYPE, metrics, HEADER.size)
+    offsets = numpy.frombuffer(data, "<u4", metrics + 1, HEADER.size + 16 * metrics)
+    names = [name.decode() for name in numpy.frombuffer(data, NAME, columns, names_at).tolist()]
+    entries = numpy.frombuffer(data, FRAME, count, frames_at).reshape(1 + columns, frames_per_column)
+    return Directory(ids, offsets, names, entries, granularity, first, rows, length)
+
+
+def find_rows(directory: Directory, metric_id: bytes) -> tuple[int, int]:
+    """Return the first and past-the-last row of a metric; equal when the block holds none of it."""
+    ids = directory.ids
+    place = int(numpy.searchsorted(ids, numpy.array(metric_id, metric_ids.DTYPE)))
+    if place == len(ids) or ids[place:place + 1].tobytes() != metric_id:
+        return 0, 0
+    return int(directory.offsets[place]), int(directory.offsets[place + 1])
+
+
+class FramePlace(NamedTuple):
+    """A frame to be read: bytes `offset` to `offset + length` of the section hold `rows` values of a column."""
+
+    column: int
+    number: int
+    offset: int
+    length: int
+    rows: int
+
+
+def plan_frames(directory: Directory, start: int, stop: int, method: str) -> list[FramePlace]:
+    """Return the frames that hold rows `start` to `stop` of bucket indexes and of one method, in row order."""
+    column = 1 + directory.methods.index(method)
+    places = []
+    for number in range(start // ROWS_PER_FRAME, -(-stop // ROWS_PER_FRAME)):
+        rows = min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME)
+        for c in (0, column):
+            entry = directory.frames[c, number]
+            places.append(FramePlace(c, number, int(entry["offset"]), int(entry["length"]), rows))
+    return places
+
+
+def decode_rows(directory: Directory, start: int, stop: int, places: list[FramePlace], data: list[bytes],
+                key: str, offset: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return timestamps (datetime64[ns]) and values of rows `start` to `stop` where the method is present.
+
+    `places` and `data` are the plan of `plan_frames` and the bytes read for it.  Raises CorruptedData.
+    """
+    times, values, presents = [], [], []
+    for place, content in zip(places, data, strict=True):
+        entry = directory.frames[place.column, place.number]
+        if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != int(entry["checksum"]):
+            raise CorruptedData(key, offset + place.offset, "checksum of the frame does not match")
+        frame = Frame(int(entry["encoding"]), int(entry["decimals"]), int(entry["width"]), int(entry["presence"]),
+                      content)
+        try:
+            if place.column == 0:
+                times.append(frames.decode_integers(frame, place.rows))
+            else:
+                column, present = frames.decode_frame(frame, place.rows)
+                values.append(column)
+                presents.append(numpy.ones(place.rows, bool) if present is None else present)
+        except (ValueError, lz4.block.LZ4BlockError) as e:
+            raise CorruptedData(key, offset + place.offset, f"frame cannot be decoded: {e}") from e
+    skipped = start // ROWS_PER_FRAME * ROWS_PER_FRAME
+    part = slice(start - skipped, stop - skipped)
+    present = numpy.concatenate(presents)[part]
+    timestamps = (numpy.concatenate(times)[part] * directory.granularity + directory.first).view("M8[ns]")
+    return timestamps[present], numpy.concatenate(values)[part][present]

@@ -1,0 +1,139 @@
+"""Storage in a local directory: `<basepath>/objects/<key>`."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+
+from oslo_config import cfg
+
+from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
+from gnocchi.storage.drivers import StorageDriver
+
+OPTS = [
+    cfg.StrOpt("file_basepath", default="/var/lib/gnocchi",
+               help="Directory that holds all stored data of the file driver."),
+]
+
+#: Where unfinished objects lie, beside the finished ones: a rename must not cross file systems.
+TEMPORARY = "tmp"
+OBJECTS = "objects"
+
+
+@contextlib.contextmanager
+def _unavailable(action: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise BackendUnavailable(f"File storage cannot {action}: {e.strerror}: {e.filename}") from e
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class FileDriver(StorageDriver):
+    """One file per object: written beside, fsynced, renamed, directory fsynced."""
+
+    def __init__(self, basepath: str) -> None:
+        self._objects = os.path.join(basepath, OBJECTS)
+        self._temporary = os.path.join(basepath, TEMPORARY)
+
+    def upgrade(self) -> None:
+        with _unavailable("create its directories"):
+            os.makedirs(self._objects, exist_ok=True)
+            os.makedirs(self._temporary, exist_ok=True)
+            sync_directory(os.path.dirname(self._objects))
+
+    def put(self, key: str, data: bytes) -> None:
+        path = os.path.join(self._objects, key)
+        temporary = os.path.join(self._temporary, secrets.token_hex(16))
+        with _unavailable(f"write {key}"):
+            try:
+                self._write(temporary, data)
+                self._rename(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            sync_directory(os.path.dirname(path))
+
+    @staticmethod
+    def _write(path: str, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view):]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _rename(self, temporary: str, path: str) -> None:
+        try:
+            os.rename(temporary, path)
+        except FileNotFoundError:
+            self._make_directory(os.path.dirname(path))
+            os.rename(temporary, path)
+
+    def _make_directory(self, path: str) -> None:
+        """Create a directory below the root, parents first, each name durable.
+
+        The root itself is made by `upgrade` alone: when it is gone, a disk is not mounted, and what
+        is written beneath would be hidden once it is back.
+        """
+        if path == self._objects or os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        self._make_directory(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        sync_directory(parent)
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        with _unavailable(f"read {key}"):
+            try:
+                fd = os.open(os.path.join(self._objects, key), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if os.path.isdir(self._objects):
+                    raise ObjectNotFound(key) from None
+                raise
+            try:
+                size = os.fstat(fd).st_size
+                return self._read(fd, start, max(0, (size if stop is None else min(stop, size)) - start))
+            finally:
+                os.close(fd)
+
+    @staticmethod
+    def _read(fd: int, start: int, length: int) -> bytes:
+        data = os.pread(fd, length, start)
+        while 0 < len(data) < length:
+            more = os.pread(fd, length - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        with _unavailable("delete objects"):
+            for key in keys:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._objects, key))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        directory, _, _ = prefix.rpartition("/")
+        with _unavailable(f"list {prefix}"):
+            for root, _, names in os.walk(os.path.join(self._objects, directory), onerror=self._raise_unless_missing):
+                for name in names:
+                    key = os.path.relpath(os.path.join(root, name), self._objects)
+                    if key.startswith(prefix):
+                        yield key
+
+    def _raise_unless_missing(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError) or not os.path.isdir(self._objects):
+            raise error

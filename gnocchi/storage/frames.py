@@ -1,0 +1,156 @@
+"""Frames: up to 8,192 numbers of one column, compressed (doc/source/format/block.rst).
+
+Equal results are what matters most here: every encoding gives back the same 64 bits.
+"""
+
+from typing import NamedTuple
+
+import lz4.block
+import numpy
+
+#: Numbers per frame: 64 KiB of float64, so that a ranged read of one metric costs little.
+ROWS_PER_FRAME = 8192
+#: Most decimal places that are tried.
+DECIMALS_MAX = 6
+#: Numbers looked at first, to give up early on columns that are no decimals.
+SAMPLE = 64
+#: Integers beyond this are not exact in a float64.
+EXACT_MAX = float(1 << 53)
+
+RAW = 0
+CONSTANT = 1
+#: Integers / 10^decimals: zigzag of the differences, or offsets from the smallest one.
+DELTAS = 2
+OFFSETS = 3
+
+ALL_PRESENT = 0
+NONE_PRESENT = 1
+BITMAP = 2
+
+
+class Frame(NamedTuple):
+    """An encoded frame; `width` is the bytes per integer before compression."""
+
+    encoding: int
+    decimals: int
+    width: int
+    presence: int
+    data: bytes
+
+
+def _shuffle(array: numpy.ndarray) -> bytes:
+    """Return the array's bytes, all first bytes first: equal high bytes then lie side by side."""
+    return array.view(numpy.uint8).reshape(-1, array.itemsize).T.tobytes()
+
+
+def _unshuffle(data: bytes, dtype: numpy.dtype, count: int) -> numpy.ndarray:
+    planes = numpy.frombuffer(data, numpy.uint8).reshape(dtype.itemsize, count)
+    return numpy.ascontiguousarray(planes.T).view(dtype).reshape(count)
+
+
+def _compress(array: numpy.ndarray) -> bytes:
+    return lz4.block.compress(_shuffle(array), store_size=False)
+
+
+def _decompress(data: bytes, dtype: numpy.dtype, count: int) -> numpy.ndarray:
+    size = dtype.itemsize * count
+    plain = lz4.block.decompress(data, uncompressed_size=size)
+    if len(plain) != size:
+        raise ValueError(f"frame holds {len(plain)} bytes instead of {size}")
+    return _unshuffle(plain, dtype, count)
+
+
+def _scale(values: numpy.ndarray, decimals: int) -> numpy.ndarray | None:
+    """Return the integers that give exactly `values` when divided by 10^decimals, or None."""
+    scaled = numpy.rint(values * 10.0 ** decimals)
+    if not (numpy.abs(scaled) < EXACT_MAX).all():
+        return None
+    integers = scaled.astype(numpy.int64)
+    if ((integers / 10.0 ** decimals).view(numpy.int64) != values.view(numpy.int64)).any():
+        return None
+    return integers
+
+
+def _find_decimals(values: numpy.ndarray) -> tuple[int, numpy.ndarray] | None:
+    """Return the fewest decimal places that hold `values` bit for bit, and the integers; or None."""
+    if not numpy.isfinite(values).all() or (numpy.abs(values) >= EXACT_MAX).any():
+        return None
+    sample = values[:: max(1, len(values) // SAMPLE)]
+    for decimals in range(DECIMALS_MAX + 1):
+        if _scale(sample, decimals) is not None:
+            integers = _scale(values, decimals)
+            if integers is not None:
+                return decimals, integers
+    return None
+
+
+def _count_bits(numbers: numpy.ndarray) -> float:
+    return float(numpy.log2(numbers + 1.0).sum())
+
+
+def encode_integers(integers: numpy.ndarray, decimals: int = 0) -> Frame:
+    """Encode int64 numbers below 2^53, shape (n,), n > 0."""
+    smallest = integers.min()
+    offsets = (integers - smallest).astype(numpy.uint64)
+    differences = numpy.diff(integers, prepend=smallest)
+    zigzag = ((differences << 1) ^ (differences >> 63)).astype(numpy.uint64)
+    encoding, numbers = (OFFSETS, offsets) if _count_bits(offsets) < _count_bits(zigzag) else (DELTAS, zigzag)
+    width = next(w for w in (1, 2, 4, 8) if int(numbers.max()) >> (8 * w) == 0)
+    data = smallest.astype("<i8").tobytes() + _compress(numbers.astype(f"<u{width}"))
+    return Frame(encoding, decimals, width, ALL_PRESENT, data)
+
+
+def decode_integers(frame: Frame, count: int) -> numpy.ndarray:
+    """Return the int64 numbers of a frame of `encode_integers`."""
+    smallest = numpy.frombuffer(frame.data, "<i8", 1)[0]
+    numbers = _decompress(frame.data[8:], numpy.dtype(f"<u{frame.width}"), count).astype(numpy.int64)
+    if frame.encoding == OFFSETS:
+        return numbers + smallest
+    # Both the sum and the zigzag are int64 arithmetic that wraps the same way in both directions.
+    return numpy.cumsum((numbers >> 1) ^ -(numbers & 1)) + smallest
+
+
+def _encode_present(values: numpy.ndarray) -> Frame:
+    bits = values.view(numpy.int64)
+    if (bits == bits[0]).all():
+        return Frame(CONSTANT, 0, 0, ALL_PRESENT, values[:1].astype("<f8").tobytes())
+    found = _find_decimals(values)
+    if found is not None:
+        return encode_integers(found[1], found[0])
+    return Frame(RAW, 0, 0, ALL_PRESENT, _compress(values.astype("<f8", copy=False)))
+
+
+def encode_frame(values: numpy.ndarray, present: numpy.ndarray | None) -> Frame:
+    """Encode one column's values, shape (n,), float64, of which `present` (bool, or None: all) are there."""
+    if present is None or present.all():
+        return _encode_present(numpy.ascontiguousarray(values))
+    if not present.any():
+        return Frame(CONSTANT, 0, 0, NONE_PRESENT, b"")
+    frame = _encode_present(values[present])
+    return frame._replace(presence=BITMAP, data=numpy.packbits(present).tobytes() + frame.data)
+
+
+def _decode_present(frame: Frame, count: int) -> numpy.ndarray:
+    if frame.encoding == CONSTANT:
+        return numpy.full(count, numpy.frombuffer(frame.data, "<f8", 1)[0])
+    if frame.encoding == RAW:
+        return _decompress(frame.data, numpy.dtype("<f8"), count)
+    if frame.encoding in (DELTAS, OFFSETS):
+        return decode_integers(frame, count) / 10.0 ** frame.decimals
+    raise ValueError(f"unknown encoding {frame.encoding}")
+
+
+def decode_frame(frame: Frame, count: int) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+    """Return values, shape (count,), and which are present (bool, or None: all).
+
+    Raises ValueError, lz4.block.LZ4BlockError on bytes that no encoder wrote.
+    """
+    if frame.presence == ALL_PRESENT:
+        return _decode_present(frame, count), None
+    values = numpy.zeros(count)
+    if frame.presence == NONE_PRESENT:
+        return values, numpy.zeros(count, bool)
+    size = -(-count // 8)
+    present = numpy.unpackbits(numpy.frombuffer(frame.data, numpy.uint8, size), count=count).astype(bool)
+    values[present] = _decode_present(frame._replace(data=frame.data[size:]), int(present.sum()))
+    return values, present

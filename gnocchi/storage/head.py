@@ -1,0 +1,125 @@
+"""The head of a pack: what must be kept of its metrics besides sealed buckets (doc/source/format/head.rst)."""
+
+import struct
+from typing import NamedTuple
+
+import numpy
+import xxhash
+
+from gnocchi import metric_ids
+from gnocchi.carbonara.series import SeriesBatch
+from gnocchi.carbonara.window import WindowState, concat_states, empty_state, select_rows
+from gnocchi.exceptions import CorruptedData
+
+MAGIC = b"GNOCHEAD"
+VERSION = 1
+#: magic, version, flags, metrics, points, length of the section, checksum of all else
+HEADER = struct.Struct("<8sHHIQQQ")
+
+_TIME = numpy.dtype("<M8[ns]")
+_INT = numpy.dtype("<i8")
+_FLOAT = numpy.dtype("<f8")
+_FLAG = numpy.dtype("?")
+
+
+class Head(NamedTuple):
+    """m metrics.
+
+    ids : ndarray, shape (m,), `S16`, ascending, unique
+    state : WindowState of m series in the same order
+    """
+
+    ids: numpy.ndarray
+    state: WindowState
+
+
+def empty_head() -> Head:
+    """Return a head without metrics."""
+    return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0))
+
+
+def add_metrics(head: Head, ids: numpy.ndarray) -> Head:
+    """Return the head with those of `ids` (ascending, unique `S16`) that it lacks, without points."""
+    new = ids[~contains(head.ids, ids)]
+    if not len(new):
+        return head
+    joined = numpy.concatenate([head.ids, new])
+    order = numpy.argsort(joined, kind="stable")
+    state = empty_state(len(new))
+    if len(head.ids):
+        state = concat_states([head.state, state])
+    return Head(joined[order], select_rows(state, order))
+
+
+def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
+    """Return, for each of `ids`, whether it is among `sorted_ids`; bool, shape of `ids`."""
+    if not len(sorted_ids):
+        return numpy.zeros(len(ids), bool)
+    places = numpy.minimum(numpy.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
+    return sorted_ids[places] == ids
+
+
+def select_metrics(head: Head, keep: numpy.ndarray) -> Head:
+    """Return the head of the metrics that the bool array `keep` names."""
+    if keep.all():
+        return head
+    rows = numpy.flatnonzero(keep)
+    return Head(head.ids[rows], select_rows(head.state, rows))
+
+
+def select_low_bits(head: Head, bits: int, low: int) -> Head:
+    """Return the head of the metrics whose id ends in the `bits` low bits `low`.
+
+    A pack that was split by a change of the number of sacks still shares its parent's section.
+    """
+    mask = numpy.uint64((1 << bits) - 1)
+    return select_metrics(head, metric_ids.low_words(head.ids) & mask == numpy.uint64(low))
+
+
+def _layout(metrics: int, points: int) -> list[tuple[numpy.dtype, int]]:
+    """Return type and length of each array, in the order in which they lie."""
+    return [(metric_ids.DTYPE, metrics), (_TIME, metrics), (_TIME, metrics), (_FLOAT, metrics),
+            (_INT, metrics + 1), (_TIME, points), (_FLOAT, points), (_FLAG, metrics)]
+
+
+def encode_head(head: Head) -> bytes:
+    """Return the section's bytes."""
+    state, raw = head.state, head.state.raw
+    arrays = (head.ids, state.newest, state.accept_from, state.predecessor,
+              raw.offsets, raw.timestamps, raw.values, state.has_predecessor)
+    body = []
+    for array, (dtype, length) in zip(arrays, _layout(len(head.ids), len(raw.values)), strict=True):
+        assert len(array) == length, f"BUG: head array of {len(array)} instead of {length}"
+        body.append(numpy.ascontiguousarray(array, dtype).data.cast("B") if length else b"")
+    size = HEADER.size + sum(map(len, body))
+    fields = (MAGIC, VERSION, 0, len(head.ids), len(raw.values), size)
+    digest = xxhash.xxh3_64(HEADER.pack(*fields, 0))
+    for part in body:
+        digest.update(part)
+    return b"".join([HEADER.pack(*fields, digest.intdigest()), *body])
+
+
+def decode_head(data: bytes, key: str, offset: int) -> Head:
+    """Decode a section; its arrays are read-only views of `data`.
+
+    Raises CorruptedData naming `key` and `offset`.
+    """
+    if len(data) < HEADER.size:
+        raise CorruptedData(key, offset, "shorter than the header of a head")
+    magic, version, flags, metrics, points, size, checksum = HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION or flags:
+        raise CorruptedData(key, offset, f"not a head of version {VERSION}")
+    layout = _layout(metrics, points)
+    if size != len(data) or size != HEADER.size + sum(dtype.itemsize * n for dtype, n in layout):
+        raise CorruptedData(key, offset, f"{len(data)} bytes do not hold a head of {metrics} metrics, {points} points")
+    digest = xxhash.xxh3_64(HEADER.pack(magic, version, flags, metrics, points, size, 0))
+    digest.update(memoryview(data)[HEADER.size:])
+    if digest.intdigest() != checksum:
+        raise CorruptedData(key, offset, "checksum of the head does not match")
+    arrays, position = [], HEADER.size
+    for dtype, length in layout:
+        arrays.append(numpy.frombuffer(data, dtype, length, position))
+        position += dtype.itemsize * length
+    ids, newest, accept_from, predecessor, offsets, timestamps, values, has_predecessor = arrays
+    raw = SeriesBatch(offsets, timestamps, values)
+    return Head(ids, WindowState(newest, accept_from, predecessor, has_predecessor, raw))

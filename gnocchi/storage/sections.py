@@ -1,0 +1,124 @@
+"""Objects of sections: one commit's heads or blocks as one immutable object (doc/source/format/object.rst).
+
+An object repeats, in its table, all that the catalogue says of its sections, so that the catalogue
+can be rebuilt from a listing.  Every section begins with its own small header and checksum, so that
+a ranged read of one section verifies itself.
+"""
+
+import secrets
+import struct
+import uuid
+from typing import NamedTuple
+
+import xxhash
+
+from gnocchi.exceptions import CorruptedData
+
+MAGIC = b"GNOCOBJ1"
+#: magic, version, flags, sections, sack bits, sack number, sequence, length, checksum of what precedes it and of the table
+HEADER = struct.Struct("<8sHHIIIQQQ")
+#: kind, bits, level, reserved, rows, policy id, low, offset, length, granularity, first, last
+ENTRY = struct.Struct("<BBBBI16sQQQqqq")
+VERSION = 1
+#: Sections begin on such a boundary, so that their arrays can be used in place.
+ALIGNMENT = 8
+
+KIND_HEAD = 1
+KIND_BLOCK = 2
+
+
+class Section(NamedTuple):
+    """A section and what the catalogue will say of it.
+
+    rows : metrics of a head, buckets of a block
+    granularity, first, last : int ns; 0 for heads
+    """
+
+    kind: int
+    policy_id: uuid.UUID
+    bits: int
+    low: int
+    data: bytes
+    rows: int = 0
+    level: int = 0
+    granularity: int = 0
+    first: int = 0
+    last: int = 0
+
+
+class TableEntry(NamedTuple):
+    """A row of an object's table: a Section without its bytes, and where these lie."""
+
+    kind: int
+    policy_id: uuid.UUID
+    bits: int
+    low: int
+    offset: int
+    length: int
+    rows: int
+    level: int
+    granularity: int
+    first: int
+    last: int
+
+
+def pad(length: int) -> int:
+    """Return how many bytes are missing to the next boundary."""
+    return -length % ALIGNMENT
+
+
+def make_key(sack_bits: int, sack: int, kind: str, sequence: int) -> str:
+    """Return a key that was never used before: nothing is ever overwritten."""
+    return f"sack/{sack_bits}-{sack}/{kind}-{sequence}-{secrets.token_hex(8)}"
+
+
+def encode_object(sack_bits: int, sack: int, sequence: int, sections: list[Section]) -> tuple[bytes, list[int]]:
+    """Return the object's bytes and the offset of each section, in order."""
+    offsets, position = [], HEADER.size + ENTRY.size * len(sections)
+    position += pad(position)
+    for section in sections:
+        offsets.append(position)
+        position += len(section.data) + pad(len(section.data))
+    table = b"".join(
+        ENTRY.pack(s.kind, s.bits, s.level, 0, s.rows, s.policy_id.bytes, s.low, offset, len(s.data),
+                   s.granularity, s.first, s.last)
+        for s, offset in zip(sections, offsets, strict=True))
+    fields = (MAGIC, VERSION, 0, len(sections), sack_bits, sack, sequence, position)
+    unsigned = HEADER.pack(*fields, 0)[:-8]
+    header = HEADER.pack(*fields, xxhash.xxh3_64_intdigest(unsigned + table))
+    parts = [header, table, bytes(pad(len(header) + len(table)))]
+    for section in sections:
+        parts += (section.data, bytes(pad(len(section.data))))
+    return b"".join(parts), offsets
+
+
+class ObjectTable(NamedTuple):
+    """What an object says of itself."""
+
+    sack_bits: int
+    sack: int
+    sequence: int
+    length: int
+    entries: list[TableEntry]
+
+
+def decode_table(key: str, data: bytes) -> ObjectTable:
+    """Decode an object's header and table from (at least) its first bytes.
+
+    Raises CorruptedData.
+    """
+    if len(data) < HEADER.size:
+        raise CorruptedData(key, 0, "shorter than an object's header")
+    magic, version, _, count, sack_bits, sack, sequence, length, checksum = HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise CorruptedData(key, 0, f"not an object of version {VERSION}")
+    table = data[HEADER.size:HEADER.size + ENTRY.size * count]
+    if len(table) < ENTRY.size * count:
+        raise CorruptedData(key, HEADER.size, "table is cut short")
+    if xxhash.xxh3_64_intdigest(data[:HEADER.size - 8] + table) != checksum:
+        raise CorruptedData(key, 0, "checksum of the object's table does not match")
+    entries = []
+    for kind, bits, level, _, rows, policy, low, offset, size, granularity, first, last in ENTRY.iter_unpack(table):
+        entries.append(TableEntry(kind, uuid.UUID(bytes=policy), bits, low, offset, size, rows, level,
+                                  granularity, first, last))
+    return ObjectTable(sack_bits, sack, sequence, length, entries)
