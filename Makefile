@@ -1,0 +1,76 @@
+# Everything a checkout needs.  `make run` and `make test` set themselves up: the first use makes a
+# virtualenv and installs into it, later ones start at once (a stamp file per set of packages).
+
+VENV     ?= .venv
+DATA_DIR ?= data
+PORT     ?= 8041
+METRICS  ?= 2000
+WORKERS  ?= 2
+RUN_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PACKAGING := setup.cfg setup.py requirements.txt pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint docs bench clean
+
+help:
+	@echo "make run    start Gnocchi here: API on port $(PORT), data in ./$(DATA_DIR)   (PORT=, DATA_DIR=, RUN_ARGS=)"
+	@echo "make test   run the whole test suite on $(WORKERS) processes                (WORKERS=, PYTEST_ARGS=)"
+	@echo "make lint   ruff and mypy"
+	@echo "make docs   build the documents into doc/build/html; warnings are errors"
+	@echo "make bench  black-box and micro-benchmarks, with the budgets         (METRICS=20000, BENCH_ARGS=)"
+	@echo "make clean  remove what was built; data and $(VENV) stay"
+
+run: $(VENV)/.stamp-run
+	@exec $(BIN)/gnocchi-standalone --data-dir $(DATA_DIR) --port $(PORT) $(RUN_ARGS)
+
+# A file of tests stays on one process: its servers are started once.
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.stamp-doc
+	$(BIN)/reno --quiet lint
+	$(BIN)/sphinx-build -W --keep-going -q -b html doc/source doc/build/html
+	@echo "doc/build/html/index.html"
+
+bench: $(VENV)/.stamp-test
+	@set -e; for script in $(sort $(wildcard bench/bench_*.py)); do \
+	    echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python bench/blackbox.py --bin $(BIN) --metrics $(METRICS) $(BENCH_ARGS)
+
+clean:
+	rm -rf build dist doc/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find gnocchi bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- installation ------------------------------------------------------------------------------
+
+$(VENV)/.stamp-run: $(BIN)/python $(PACKAGING)
+	@echo "Installing Gnocchi into $(VENV)"
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.stamp-%: $(BIN)/python $(PACKAGING)
+	@echo "Installing Gnocchi with what '$*' needs into $(VENV)"
+	@$(PIP) install -e '.[$*]'
+	@touch $@ $(VENV)/.stamp-run    # every set holds what is needed to run
+
+# Made anew also when its interpreter is gone: for make a dangling link is a missing file.
+$(BIN)/python:
+	@python=; for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then echo "No Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	echo "Making the virtualenv $(VENV) with $$python"; \
+	"$$python" -m venv --clear $(VENV) >$(VENV).log 2>&1 || \
+	"$$python" -m virtualenv --clear $(VENV) >>$(VENV).log 2>&1 || { \
+	    cat $(VENV).log >&2; rm -rf $(VENV) $(VENV).log; \
+	    echo "Cannot make a virtualenv. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	rm -f $(VENV).log
