@@ -82,6 +82,12 @@ def _layout(metrics: int, points: int) -> list[tuple[numpy.dtype, int]]:
             (_INT, metrics + 1), (_TIME, points), (_FLOAT, points), (_FLAG, metrics)]
 
 
+def encoded_size(head: Head) -> int:
+    """Return the bytes that `encode_head` makes."""
+    layout = _layout(len(head.ids), len(head.state.raw.values))
+    return HEADER.size + sum(dtype.itemsize * length for dtype, length in layout)
+
+
 def encode_head(head: Head) -> bytes:
     """Return the section's bytes."""
     state, raw = head.state, head.state.raw
@@ -91,8 +97,7 @@ def encode_head(head: Head) -> bytes:
     for array, (dtype, length) in zip(arrays, _layout(len(head.ids), len(raw.values)), strict=True):
         assert len(array) == length, f"BUG: head array of {len(array)} instead of {length}"
         body.append(numpy.ascontiguousarray(array, dtype).data.cast("B") if length else b"")
-    size = HEADER.size + sum(map(len, body))
-    fields = (MAGIC, VERSION, 0, len(head.ids), len(raw.values), size)
+    fields = (MAGIC, VERSION, 0, len(head.ids), len(raw.values), encoded_size(head))
     digest = xxhash.xxh3_64(HEADER.pack(*fields, 0))
     for part in body:
         digest.update(part)

@@ -6,7 +6,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.catalogue import Pack
-from gnocchi.storage.head import Head, select_low_bits
+from gnocchi.storage.head import Head, encoded_size, select_low_bits
 
 #: A pack with more metrics, or with a head of more bytes, splits in two: a head is written whole.
 METRICS_MAX = 512
@@ -26,11 +26,11 @@ def owns(pack: Pack, ids: numpy.ndarray) -> numpy.ndarray:
     return metric_ids.low_words(ids) & mask == numpy.uint64(pack.low)
 
 
-def needs_split(pack: Pack, head: Head, head_bytes: int) -> bool:
+def needs_split(pack: Pack, head: Head) -> bool:
     """Tell whether a pack is too large; one metric cannot be split."""
     if pack.bits >= BITS_MAX or len(head.ids) < 2:
         return False
-    return len(head.ids) > METRICS_MAX or head_bytes > HEAD_BYTES_MAX
+    return len(head.ids) > METRICS_MAX or encoded_size(head) > HEAD_BYTES_MAX
 
 
 def split(pack: Pack, head: Head) -> list[tuple[Pack, Head]]:

@@ -1,0 +1,204 @@
+"""Stored series of one metric, as a reader sees them."""
+
+from typing import NamedTuple
+
+import numpy
+
+from gnocchi import metric_ids
+from gnocchi.archive_policy import ArchivePolicy
+from gnocchi.carbonara import grouping, window
+from gnocchi.carbonara.series import Buckets, Column
+from gnocchi.carbonara.window import WindowPolicy, WindowState
+from gnocchi.catalogue import Block, Pack
+from gnocchi.exceptions import AggregationDoesNotExist, BackendUnavailable, GranularityDoesNotExist, ObjectNotFound
+from gnocchi.indexer import Metric
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.storage.head import Head
+from gnocchi.storage.store import Store
+
+#: An object may go, long after it was replaced, while a slow reader is on its way to it: the reader asks again.
+TRIES_MAX = 5
+#: The longest calendar period, of each letter, in days.
+CALENDAR_DAYS = {"Y": 366, "H": 184, "Q": 92, "M": 31, "W": 7}
+
+
+class MeasuresAtGranularity(NamedTuple):
+    """Aggregates of one metric at one granularity, ascending.
+
+    granularity : timedelta64[ns], or a calendar letter after a calendar resample
+    timestamps : ndarray, shape (n,), datetime64[ns];  values : ndarray, shape (n,), float64
+    """
+
+    granularity: numpy.timedelta64 | str
+    timestamps: numpy.ndarray
+    values: numpy.ndarray
+
+
+class Window(NamedTuple):
+    """start (inclusive, rounded down to each granularity) and stop (exclusive); None is open."""
+
+    start: numpy.datetime64 | None
+    stop: numpy.datetime64 | None
+
+
+def read_measures(store: Store, indexer: Indexer, metric: Metric, method: str,
+                  granularities: tuple[numpy.timedelta64, ...] | None = None,
+                  start: numpy.datetime64 | None = None, stop: numpy.datetime64 | None = None,
+                  resample: numpy.timedelta64 | str | None = None) -> list[MeasuresAtGranularity]:
+    """Return a metric's aggregates, coarsest granularity first (contract, timeseries 6).
+
+    Parameters
+    ----------
+    granularities : timedelta64[ns], some of the policy's; None: all
+    resample : a span (timedelta64[ns]) or calendar letter; groups are always whole, also those that
+        `start` or `stop` fall into
+
+    Raises AggregationDoesNotExist, GranularityDoesNotExist, CorruptedData, BackendUnavailable.
+    """
+    policy = metric.archive_policy
+    wanted = _check(metric, policy, method, granularities)
+    fetched = _widen(Window(start, stop), resample)
+    for _ in range(TRIES_MAX):
+        pack, blocks = _find(indexer, metric, policy, wanted, fetched)
+        if pack is None or pack.base is None:
+            return [_empty(granularity, resample) for granularity in wanted]
+        try:
+            reader = _MetricReader(store, pack, blocks, metric, policy)
+            series = [reader.read(granularity, method, fetched) for granularity in wanted]
+        except ObjectNotFound as e:
+            missing = e.key
+            continue
+        return [_present(s, method, resample, Window(start, stop)) for s in series]
+    raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
+
+
+def _check(metric: Metric, policy: ArchivePolicy, method: str,
+           granularities: tuple[numpy.timedelta64, ...] | None) -> list[numpy.timedelta64]:
+    if method not in policy.aggregation_methods:
+        raise AggregationDoesNotExist(metric.id, method)
+    wanted = policy.granularities if granularities is None else granularities
+    for granularity in wanted:
+        if policy.get_item(granularity) is None:
+            seconds = grouping.span_ns(granularity) / 1e9
+            raise GranularityDoesNotExist(metric.id, method, seconds)
+    return sorted(wanted, reverse=True)
+
+
+def _widen(asked: Window, resample: numpy.timedelta64 | str | None) -> Window:
+    """Return the window to fetch so that every resampled group is whole."""
+    if resample is None:
+        return asked
+    start, stop = asked
+    if start is not None:
+        start = _floor(start, resample)
+    if stop is not None:
+        longest = numpy.timedelta64(CALENDAR_DAYS[resample], "D") if isinstance(resample, str) else resample
+        stop = _add(stop, longest.astype("m8[ns]"))
+    return Window(start, stop)
+
+
+def _floor(instant: numpy.datetime64, span: numpy.timedelta64 | str) -> numpy.datetime64:
+    times = numpy.array([instant], "M8[ns]")
+    return (grouping.floor_calendar(times, span) if isinstance(span, str) else grouping.floor(times, span))[0]
+
+
+def _add(instant: numpy.datetime64, span: numpy.timedelta64) -> numpy.datetime64 | None:
+    """Return instant + span, or None (open) beyond the last instant that can be told."""
+    total = _ns(instant) + grouping.span_ns(span)
+    return None if total > numpy.iinfo(numpy.int64).max else numpy.datetime64(total, "ns")
+
+
+def _ns(instant: numpy.datetime64) -> int:
+    return int(instant.astype("M8[ns]").astype(numpy.int64))
+
+
+def _find(indexer: Indexer, metric: Metric, policy: ArchivePolicy, wanted: list[numpy.timedelta64],
+          fetched: Window) -> tuple[Pack | None, list[Block]]:
+    low = int(metric_ids.low_words(metric_ids.pack_ids([metric.id]))[0]) & ((1 << 62) - 1)
+    # The widest rounding of start; blocks of finer granularities are looked at closer when they are read.
+    start = None if fetched.start is None else _ns(_floor(fetched.start, max(wanted)))
+    stop = None if fetched.stop is None else _ns(fetched.stop)
+    return indexer.get_pack_catalogue(policy.id, low, [grouping.span_ns(g) for g in wanted], start, stop)
+
+
+class _MetricReader:
+    """What one snapshot of the catalogue holds of one metric."""
+
+    def __init__(self, store: Store, pack: Pack, blocks: list[Block], metric: Metric, policy: ArchivePolicy) -> None:
+        self._store = store
+        self._blocks = blocks
+        self._id = metric.id.bytes
+        self._policy = WindowPolicy(tuple((item.granularity, item.timespan) for item in policy.definition),
+                                    policy.window_blocks, policy.aggregation_methods)
+        self._timespans = dict(self._policy.items)
+        self._state = _select_metric(store.read_head(pack), self._id)
+
+    def read(self, granularity: numpy.timedelta64, method: str, fetched: Window) -> MeasuresAtGranularity:
+        """Return the visible aggregates of one granularity: sealed ones from blocks, open ones from the raw window."""
+        if self._state is None:
+            return _empty(granularity, None)
+        oldest = self._oldest_visible(granularity)
+        first = oldest if fetched.start is None else _latest(oldest, _ns(_floor(fetched.start, granularity)))
+        stop = None if fetched.stop is None else _ns(fetched.stop)
+        span = grouping.span_ns(granularity)
+        parts = [self._store.read_rows(block, self._id, method) for block in self._blocks
+                 if block.granularity == span and (first is None or block.last >= first)
+                 and (stop is None or block.first < stop)]
+        open_ = window.open_buckets(self._state, granularity, (method,), self._policy)
+        column = open_.columns[method]
+        held = slice(None) if column.present is None else column.present
+        parts.append((open_.timestamps[held], column.values[held]))
+        times = numpy.concatenate([times for times, _ in parts])
+        values = numpy.concatenate([values for _, values in parts])
+        return MeasuresAtGranularity(granularity, *_cut(times, values, first, stop))
+
+    def _oldest_visible(self, granularity: numpy.timedelta64) -> int | None:
+        """Return the first instant (ns) that retention leaves: later than newest bucket - timespan."""
+        timespan = self._timespans[granularity]
+        assert self._state is not None
+        if timespan is None or numpy.isnat(self._state.newest[0]):
+            return None
+        newest = _ns(_floor(self._state.newest[0], granularity))
+        return newest - grouping.span_ns(timespan) + 1
+
+
+def _select_metric(head: Head, metric_id: bytes) -> WindowState | None:
+    place = int(numpy.searchsorted(head.ids, numpy.array(metric_id, metric_ids.DTYPE)))
+    if head.ids[place:place + 1].tobytes() != metric_id:
+        return None
+    return window.select_rows(head.state, numpy.array([place]))
+
+
+def _latest(a: int | None, b: int) -> int:
+    return b if a is None else max(a, b)
+
+
+def _cut(times: numpy.ndarray, values: numpy.ndarray, first: int | None,
+         stop: int | None) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Put points in order and keep those with first <= time < stop."""
+    instants = times.view(numpy.int64)
+    if (instants[1:] <= instants[:-1]).any():
+        order = numpy.argsort(instants, kind="stable")
+        times, values, instants = times[order], values[order], instants[order]
+    begin = 0 if first is None else int(numpy.searchsorted(instants, first))
+    end = len(instants) if stop is None else int(numpy.searchsorted(instants, stop))
+    return times[begin:end], values[begin:end]
+
+
+def _present(series: MeasuresAtGranularity, method: str, resample: numpy.timedelta64 | str | None,
+             asked: Window) -> MeasuresAtGranularity:
+    """Resample, if asked to, and leave out the groups that the wider fetch has added."""
+    if resample is None:
+        return series
+    offsets = numpy.array([0, len(series.values)])
+    buckets = grouping.resample(Buckets(offsets, series.timestamps, {method: Column(series.values, None)}),
+                                resample, method)
+    column = buckets.columns[method]
+    held = slice(None) if column.present is None else column.present
+    stop = None if asked.stop is None else _ns(asked.stop)
+    return MeasuresAtGranularity(resample, *_cut(buckets.timestamps[held], column.values[held], None, stop))
+
+
+def _empty(granularity: numpy.timedelta64, resample: numpy.timedelta64 | str | None) -> MeasuresAtGranularity:
+    return MeasuresAtGranularity(granularity if resample is None else resample,
+                                 numpy.empty(0, "M8[ns]"), numpy.empty(0))

@@ -1,0 +1,134 @@
+"""Reading and writing of heads and blocks through any storage driver."""
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cachetools
+import numpy
+
+from gnocchi.catalogue import Block, Pack, SectionRef
+from gnocchi.exceptions import CorruptedData
+from gnocchi.storage import block as block_format
+from gnocchi.storage.drivers import ByteRange, StorageDriver
+from gnocchi.storage.head import Head, decode_head, empty_head, encoded_size, select_low_bits
+from gnocchi.storage.sections import Section, encode_object, make_key
+
+#: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
+WHOLE_BLOCK_BYTES_MAX = 256 << 10
+#: Read first of a large block: holds the directory of nearly every block.
+DIRECTORY_BYTES_GUESS = 64 << 10
+
+
+class BlockReader(NamedTuple):
+    """A block's directory, and all its bytes when it is small."""
+
+    ref: SectionRef
+    directory: block_format.Directory
+    data: bytes | None
+    size: int
+
+
+def _cached_size(entry: Head | BlockReader) -> int:
+    return encoded_size(entry) if isinstance(entry, Head) else entry.size
+
+
+class Store:
+    """Heads and blocks behind a driver.  Objects never change, so what was read is kept while it fits.
+
+    Parameters
+    ----------
+    driver : StorageDriver
+    cache_bytes : int
+        Decoded heads and blocks kept in this process.
+    """
+
+    def __init__(self, driver: StorageDriver, cache_bytes: int) -> None:
+        self.driver = driver
+        self._cache: cachetools.LRUCache = cachetools.LRUCache(cache_bytes, getsizeof=_cached_size)
+        self._lock = threading.Lock()
+
+    def _remember(self, ref: SectionRef, entry: Head | BlockReader) -> None:
+        with self._lock:
+            if _cached_size(entry) <= self._cache.maxsize:
+                self._cache[ref] = entry
+
+    def _recall(self, ref: SectionRef) -> Head | BlockReader | None:
+        with self._lock:
+            return self._cache.get(ref)
+
+    def read_head(self, pack: Pack) -> Head:
+        """Return the head of a pack; without metrics when nothing was committed yet.
+
+        Raises ObjectNotFound when the pack was committed anew meanwhile, CorruptedData,
+        BackendUnavailable.
+        """
+        if pack.base is None:
+            return empty_head()
+        head = self._recall(pack.base)
+        if not isinstance(head, Head):
+            key, offset, length = pack.base
+            head = decode_head(self.driver.get(key, offset, offset + length), key, offset)
+            self._remember(pack.base, head)
+        return select_low_bits(head, pack.bits, pack.low)
+
+    def remember_head(self, ref: SectionRef, head: Head) -> None:
+        """Keep a head that was just written, to spare reading it back."""
+        self._remember(ref, head)
+
+    def forget_head(self, ref: SectionRef) -> None:
+        """Drop a head that was replaced."""
+        with self._lock:
+            self._cache.pop(ref, None)
+
+    def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Return the sealed buckets that a block holds of one metric and method.
+
+        Returns
+        -------
+        timestamps : ndarray, shape (n,), datetime64[ns], ascending
+        values : ndarray, shape (n,), float64
+
+        Raises ObjectNotFound, CorruptedData, BackendUnavailable.
+        """
+        reader = self._open_block(block.section)
+        key, offset, _ = block.section
+        start, stop = block_format.find_rows(reader.directory, metric_id)
+        if start == stop:
+            return numpy.empty(0, "M8[ns]"), numpy.empty(0)
+        places = block_format.plan_frames(reader.directory, start, stop, method)
+        if reader.data is None:
+            data = self.driver.get_many(
+                [ByteRange(key, offset + p.offset, offset + p.offset + p.length) for p in places])
+        else:
+            data = [reader.data[p.offset:p.offset + p.length] for p in places]
+        return block_format.decode_rows(reader.directory, start, stop, places, data, key, offset)
+
+    def _open_block(self, ref: SectionRef) -> BlockReader:
+        reader = self._recall(ref)
+        if isinstance(reader, BlockReader):
+            return reader
+        key, offset, length = ref
+        whole = length <= WHOLE_BLOCK_BYTES_MAX
+        data = self.driver.get(key, offset, offset + (length if whole else DIRECTORY_BYTES_GUESS))
+        needed = block_format.directory_length(data, key, offset)
+        if needed > length:
+            raise CorruptedData(key, offset, f"directory of {needed} bytes in a block of {length}")
+        if needed > len(data):
+            data = self.driver.get(key, offset, offset + needed)
+        directory = block_format.decode_directory(data, key, offset)
+        reader = BlockReader(ref, directory, data if whole else None, length if whole else needed)
+        self._remember(ref, reader)
+        return reader
+
+    def write_sections(self, sack_bits: int, sack: int, kind: str, sequence: int,
+                       sections: Sequence[Section]) -> list[SectionRef]:
+        """Write one object, and return where each section lies in it.
+
+        Raises BackendUnavailable.
+        """
+        key = make_key(sack_bits, sack, kind, sequence)
+        data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
+        self.driver.put(key, data)
+        return [SectionRef(key, offset, len(section.data))
+                for section, offset in zip(sections, offsets, strict=True)]
