@@ -1,0 +1,114 @@
+"""Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
+
+import os
+import threading
+import urllib.parse
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+
+from gnocchi.common.drivers import driver_arguments, load_driver
+from gnocchi.incoming import IncomingDriver
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.locks import Coordinator
+from gnocchi.storage.drivers import StorageDriver
+from gnocchi.storage.store import Store
+
+#: Decoded heads and blocks that the workers of one host keep, all together.
+HOST_CACHE_BYTES = 256 << 20
+
+
+class Backends:
+    """The back ends of one process.  Each is opened at its first use, so that a process starts without them.
+
+    Any attribute may raise BackendUnavailable; the next use tries again.  Safe to use from many
+    threads; never to be shared over a fork.
+
+    Parameters
+    ----------
+    conf : ConfigOpts
+    cache_bytes : int
+        Memory for decoded heads and blocks.
+    member_id : str, optional
+        Name of this process in coordination.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, cache_bytes: int = HOST_CACHE_BYTES, member_id: str | None = None) -> None:
+        self.conf = conf
+        self.member_id = member_id or str(uuid.uuid4())
+        self._cache_bytes = cache_bytes
+        self._opened: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def _get(self, name: str, opener: Callable[[], Any]) -> Any:
+        try:
+            return self._opened[name]
+        except KeyError:
+            with self._lock:
+                if name not in self._opened:
+                    self._opened[name] = opener()
+                return self._opened[name]
+
+    @property
+    def indexer(self) -> Indexer:
+        return self._get("indexer", lambda: open_indexer(self.conf))
+
+    @property
+    def storage_driver(self) -> StorageDriver:
+        return self._get("storage_driver", lambda: open_storage(self.conf))
+
+    @property
+    def store(self) -> Store:
+        return self._get("store", lambda: Store(self.storage_driver, self._cache_bytes))
+
+    @property
+    def incoming(self) -> IncomingDriver:
+        return self._get("incoming", lambda: open_incoming(self.conf, self.indexer))
+
+    @property
+    def coordinator(self) -> Coordinator:
+        return self._get("coordinator", self._open_coordinator)
+
+    def _open_coordinator(self) -> Coordinator:
+        coordinator = Coordinator(get_coordination_url(self.conf), self.member_id)
+        coordinator.start()
+        return coordinator
+
+
+def open_storage(conf: cfg.ConfigOpts) -> StorageDriver:
+    """Return the storage driver of [storage].  Raises NoSuchDriver, BackendUnavailable."""
+    driver = load_driver("gnocchi.storage", conf.storage.driver)
+    return driver(**driver_arguments(driver, conf.storage.driver, conf.storage))
+
+
+def get_coordination_url(conf: cfg.ConfigOpts) -> str:
+    """Return the tooz URL: the configured one, or the one derived from the other back ends.
+
+    Source: contract, operations 7.1; SQLite is ours.
+    """
+    if conf.coordination_url:
+        return conf.coordination_url
+    for section in (conf.storage, conf.incoming):
+        if section.driver == "redis":
+            return section.redis_url
+    scheme, rest = conf.indexer.url.split(":", 1)
+    if scheme.partition("+")[0] == "sqlite":
+        path = os.path.join(os.path.abspath(conf.storage.file_basepath), "coordination")
+        return f"file://{urllib.parse.quote(path)}"
+    return f"{scheme.partition('+')[0]}:{rest}"
+
+
+def open_indexer(conf: cfg.ConfigOpts) -> Indexer:
+    """Return the index of [indexer] url.  Raises BackendUnavailable."""
+    return Indexer(conf.indexer.url)
+
+
+def open_incoming(conf: cfg.ConfigOpts, indexer: Indexer) -> IncomingDriver:
+    """Return the incoming driver of [incoming], for the number of sacks that the index tells.
+
+    Raises NoSuchDriver, BackendUnavailable.
+    """
+    driver = load_driver("gnocchi.incoming", conf.incoming.driver)
+    return driver(sacks=indexer.count_sacks(), **driver_arguments(driver, conf.incoming.driver, conf.incoming))

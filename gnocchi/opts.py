@@ -1,0 +1,204 @@
+"""Every option of the configuration file, by section, and how they get into a configuration object.
+
+Names, defaults and deprecated places are a contract with files already deployed (contract,
+operations 1.2).  Drivers declare their own; this module gathers them.
+"""
+
+import copy
+import itertools
+import os
+from collections.abc import Iterable
+from types import ModuleType
+
+from oslo_config import cfg
+from oslo_middleware import cors
+
+from gnocchi.carbonara.methods import METHODS
+from gnocchi.common import drivers
+from gnocchi.storage.drivers import file as storage_file
+
+#: Modules whose `OPTS` belong to [storage]; [incoming] has the same ones, which default to those.
+STORAGE_MODULES: tuple[ModuleType, ...] = (storage_file,)
+
+#: Modules whose `OPTS` belong to [incoming] alone, where [storage] does not have them.
+INCOMING_MODULES: tuple[ModuleType, ...] = ()
+
+LOGGING_OPTS: list[cfg.Opt] = [
+    cfg.BoolOpt("debug", short="d", default=False,
+                help="Log debugging messages too."),
+    cfg.BoolOpt("verbose", short="v", default=True,
+                help="Log informational messages; when false, warnings and errors only."),
+    cfg.StrOpt("log_dir",
+               help="Directory of the log file; the file is named after the program unless log_file is set. "
+                    "Without log_dir and log_file, messages go to standard error."),
+    cfg.StrOpt("log_file",
+               help="Path of the log file, relative to log_dir if that is set."),
+]
+
+DEFAULT_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("coordination_url", secret=True,
+               deprecated_group="storage",
+               help="tooz URL of the service that spreads sacks over workers and holds their locks. Unset: the "
+                    "redis_url of the storage or incoming driver if one of them is redis; with an SQLite index, "
+                    "files under [storage] file_basepath; else the database of the index (locks only)."),
+    cfg.IntOpt("parallel_operations", min=1,
+               deprecated_name="aggregation_workers_number", deprecated_group="storage",
+               help="Threads one process uses for concurrent calls to a remote storage or incoming back end. "
+                    "Unset: the number of CPUs. 1: no threads."),
+    cfg.BoolOpt("use_syslog", default=False,
+                help="Log to syslog in addition."),
+    cfg.BoolOpt("use_journal", default=False,
+                help="Log to the systemd journal in addition."),
+    cfg.StrOpt("syslog_log_facility", default="user",
+               help="Facility of messages sent to syslog."),
+]
+
+INDEXER_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("url", secret=True, required=True, default=os.getenv("GNOCCHI_INDEXER_URL"),
+               help="SQLAlchemy URL of the index: sqlite:///PATH, postgresql://... or mysql://... "
+                    "The environment variable GNOCCHI_INDEXER_URL is its default."),
+]
+
+DATABASE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("connection", secret=True,
+               help="Not used: [indexer] url says where the index is."),
+    cfg.IntOpt("max_pool_size", default=5,
+               help="Connections each process keeps open to the index. 0: no limit."),
+    cfg.IntOpt("max_overflow", default=50,
+               help="Connections beyond max_pool_size that a process may open while it is busy."),
+    cfg.IntOpt("pool_timeout",
+               help="Seconds to wait for a free connection. Unset: 30."),
+    cfg.IntOpt("connection_recycle_time", default=3600,
+               help="Seconds after which a connection is replaced at its next use."),
+    cfg.IntOpt("max_retries", default=10,
+               help="Times a first connection is tried again at start. -1: for ever."),
+    cfg.IntOpt("retry_interval", default=10,
+               help="Seconds between those tries."),
+]
+
+METRICD_OPTS: list[cfg.Opt] = [
+    cfg.IntOpt("workers", min=1,
+               help="Processes that aggregate measures. Unset: the number of CPUs. Read again on SIGHUP."),
+    cfg.IntOpt("metric_processing_delay", default=60, min=0,
+               deprecated_group="storage",
+               help="Seconds between two looks at all sacks by each worker."),
+    cfg.BoolOpt("greedy", default=True,
+                help="Look twice a second whether new measures came in, and aggregate them at once."),
+    cfg.IntOpt("metric_reporting_delay", default=120, min=-1,
+               deprecated_group="storage",
+               help="Seconds between two log lines on the backlog. -1: no reporting process."),
+    cfg.IntOpt("metric_cleanup_delay", default=300, min=0,
+               deprecated_group="storage",
+               help="Seconds between two rounds of the janitor, which removes deleted metrics and old objects."),
+    cfg.IntOpt("processing_replicas", default=3, min=1,
+               help="Workers that share each sack; more of them even out load and cover for one that died, "
+                    "and compete more for locks."),
+    cfg.IntOpt("cleanup_batch_size", default=10000, min=1,
+               help="Deleted metrics removed at most in one round of the janitor."),
+    cfg.IntOpt("metric_inactive_after", default=0,
+               help="Seconds without measures after which a metric counts as inactive. Once all metrics of a "
+                    "resource are, its ended_at is set. 0: never."),
+    cfg.IntOpt("resource_cleanup_after", default=0,
+               help="Delete resources, with their data, this many seconds after their ended_at. 0: never."),
+]
+
+API_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("paste_config", default="api-paste.ini",
+               help="Paste file of the API, absolute or looked up beside the configuration files. "
+                    "Not found: the packaged one."),
+    cfg.StrOpt("auth_mode", default="basic", choices=drivers.list_drivers("gnocchi.rest.auth_helper"),
+               help="Who says who a client is."),
+    cfg.IntOpt("max_limit", default=1000, min=1,
+               help="Size of a page of a listing, and the largest a client may ask for."),
+    cfg.IntOpt("max_body_size", default=64 << 20, min=1,
+               help="Largest body of a request, in bytes; a larger one is answered 413."),
+    cfg.IntOpt("operation_timeout", default=10, min=0,
+               deprecated_name="refresh_timeout",
+               help="Seconds a request may spend on pending measures (refresh=true) before it is answered 503."),
+    cfg.StrOpt("uwsgi_path",
+               help="Not used: gnocchi-api serves by itself. Kept for files written for earlier releases."),
+    cfg.HostAddressOpt("host", default="0.0.0.0",
+                       help="Address gnocchi-api listens on."),
+    cfg.PortOpt("port", default=8041,
+                help="Port gnocchi-api listens on."),
+    cfg.StrOpt("uwsgi_mode", default="http", choices=["http", "http-socket", "socket"],
+               help="Not used: gnocchi-api serves HTTP by itself, chunked requests included. "
+                    "Kept for files written for earlier releases."),
+    cfg.IntOpt("workers", min=1,
+               help="Processes of gnocchi-api. Unset: the number of CPUs, at most 4."),
+    cfg.IntOpt("threads", default=8, min=1,
+               help="Requests each process of gnocchi-api works on at once; requests that wait for the disk "
+                    "share its syncs."),
+    cfg.BoolOpt("enable_proxy_headers_parsing", default=False,
+                deprecated_group="oslo_middleware",
+                help="Believe the headers Forwarded, X-Forwarded-* that a proxy in front of the API sets."),
+]
+
+ARCHIVE_POLICY_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("default_aggregation_methods",
+                item_type=cfg.types.String(choices=METHODS),
+                default=["mean", "min", "max", "sum", "std", "count"],
+                help="Aggregation methods of archive policies created without a list."),
+]
+
+_DRIVER_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("driver", default="file",
+               help="Driver, by entry-point name."),
+    cfg.IntOpt("file_subdir_len", default=2, min=0, max=32,
+               help="Not used: the file driver has no directory per metric. "
+                    "Kept for files written for earlier releases."),
+]
+
+#: Headers that browsers may send across origins (set_defaults).
+CORS_HEADERS = ["Authorization", "X-Auth-Token", "X-Subject-Token", "X-User-Id", "X-Domain-Id", "X-Project-Id",
+                "X-Roles"]
+
+
+def _incoming_default(option: cfg.Opt) -> cfg.Opt:
+    """Return the [incoming] twin of a [storage] option."""
+    twin = copy.copy(option)
+    twin.default = f"${{storage.{option.dest}}}"
+    return twin
+
+
+def _module_opts(modules: Iterable[ModuleType]) -> list[cfg.Opt]:
+    return list(itertools.chain.from_iterable(module.OPTS for module in modules))
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return (section, options), for the service itself and for `oslo-config-generator`."""
+    storage = _DRIVER_OPTS + _module_opts(STORAGE_MODULES)
+    names = {option.dest for option in storage}
+    incoming = [option for option in _module_opts(INCOMING_MODULES) if option.dest not in names]
+    return [
+        ("DEFAULT", LOGGING_OPTS + DEFAULT_OPTS),
+        ("indexer", INDEXER_OPTS),
+        ("database", DATABASE_OPTS),
+        ("metricd", METRICD_OPTS),
+        ("api", API_OPTS),
+        ("archive_policy", ARCHIVE_POLICY_OPTS),
+        ("storage", storage),
+        ("incoming", [_incoming_default(option) for option in storage] + incoming),
+    ]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Make a configuration object know every option, those for logging on its command line too."""
+    for section, options in list_opts():
+        conf.register_opts(options, group=None if section == "DEFAULT" else section)
+    conf.register_cli_opts(LOGGING_OPTS)
+
+
+def check_values(conf: cfg.ConfigOpts) -> None:
+    """Read each option once, so that a bad value is told at start and not in the middle of work.
+
+    Raises oslo_config.cfg.Error.
+    """
+    for section, options in list_opts():
+        for option in options:
+            conf[option.dest] if section == "DEFAULT" else conf[section][option.dest]
+
+
+def set_defaults() -> None:
+    """Change defaults of libraries' options; the generator calls it too (`oslo.config.opts.defaults`)."""
+    cors.set_defaults(allow_headers=CORS_HEADERS)

@@ -1,0 +1,205 @@
+"""Locks of sacks and other coordination between processes, by means of tooz.
+
+Locks only save work: a worker that lost its lock without knowing loses the compare-and-set of its
+commit (gnocchi.catalogue), so that no measure depends on them.
+"""
+
+import contextlib
+import hashlib
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import tenacity
+import tooz
+from tooz import coordination
+
+from gnocchi.exceptions import BackendUnavailable, GnocchiError, SackLocked
+
+LOG = logging.getLogger(__name__)
+
+#: First and longest pause between two tries of a lock that is waited for, in seconds.  Some drivers
+#: open a connection for each try.
+LOCK_RETRY_S = 0.01
+LOCK_RETRY_MAX_S = 0.25
+
+#: Longest pause between two signs of life, in seconds; drivers usually ask for less.
+HEARTBEAT_MAX_S = 10.0
+HEARTBEAT_RETRY_S = 1.0
+
+#: What libraries below tooz raise past it, by module: only named when that module is loaded.
+_FOREIGN_FAILURES = (
+    ("redis.exceptions", "RedisError"), ("kazoo.exceptions", "KazooException"),
+    ("kazoo.handlers.threading", "KazooTimeoutError"), ("etcd3gw.exceptions", "Etcd3Exception"),
+    ("pymemcache.exceptions", "MemcacheError"), ("psycopg2", "Error"), ("pymysql.err", "Error"),
+    ("requests.exceptions", "RequestException"),
+)
+
+
+class InvalidCoordinationUrl(GnocchiError):
+    """The configured coordination URL names no installed driver or cannot be parsed."""
+
+
+def sack_name(number: int, sacks: int) -> str:
+    """Return the name of a sack, which workers hash to find its owners."""
+    return f"incoming{sacks}-{number}"
+
+
+def lock_name(name: str) -> bytes:
+    """Return the name of the lock of a sack or task (contract, operations 7.1)."""
+    return hashlib.sha1(f"gnocchi-sack-{name}-lock".encode(), usedforsecurity=False).hexdigest().encode()
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """Return what a call to tooz may raise when its back end is unwell."""
+    foreign = [getattr(sys.modules[module], name) for module, name in _FOREIGN_FAILURES if module in sys.modules]
+    # fasteners, below tooz's file driver, reports failing system calls as ThreadError (RuntimeError).
+    return (tooz.ToozError, tenacity.RetryError, OSError, threading.ThreadError, *foreign)
+
+
+@contextlib.contextmanager
+def translate_failures(action: str) -> Iterator[None]:
+    """Turn whatever a coordination back end raises into BackendUnavailable."""
+    try:
+        yield
+    except tooz.NotImplemented:
+        raise
+    except BaseException as e:
+        if isinstance(e, _failures()):
+            raise BackendUnavailable(f"Coordination service cannot {action}: {type(e).__name__}: {e}") from e
+        raise
+
+
+class Coordinator:
+    """One process's session with the coordination service.
+
+    A thread keeps the session, and the locks held, alive, also while a long sack is processed.
+    """
+
+    def __init__(self, url: str, member_id: str) -> None:
+        self.member_id = member_id.encode()
+        with warnings.catch_warnings():
+            # tooz calls its SQL drivers deprecated; they are the default here, where nothing else is installed.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                self._tooz = coordination.get_coordinator(url, self.member_id)
+            except (RuntimeError, ValueError, LookupError, ImportError) as e:
+                raise InvalidCoordinationUrl(f"[DEFAULT] coordination_url: {e}") from e
+        self._stopped = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="coordination heartbeat", daemon=True)
+        self._lost = False
+
+    def start(self) -> None:
+        """Connect.  Raises BackendUnavailable."""
+        with translate_failures("be reached"):
+            self._tooz.start(start_heart=False)
+        self._heart.start()
+
+    def stop(self) -> None:
+        """Give up the session and every lock.  Raises BackendUnavailable."""
+        self._stopped.set()
+        with translate_failures("be left"):
+            self._tooz.stop()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last sign of life failed: locks held may be somebody else's by now."""
+        return self._lost
+
+    def _beat(self) -> None:
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            try:
+                with translate_failures("take a sign of life"):
+                    # Half the time: early is better than late.
+                    pause = min(self._tooz.heartbeat() / 2, HEARTBEAT_MAX_S)
+            except tooz.NotImplemented:
+                return
+            except BackendUnavailable as e:
+                if self._stopped.is_set():
+                    return
+                if not self._lost:
+                    LOG.warning("%s", e)
+                self._lost = True
+                pause = HEARTBEAT_RETRY_S
+            else:
+                if self._lost:
+                    LOG.info("Coordination service is back")
+                self._lost = False
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Return the outcome of a tooz method, waiting for it if it is asynchronous.
+
+        Raises
+        ------
+        BackendUnavailable
+        tooz.NotImplemented
+            The driver has no such ability.
+        tooz.coordination.GroupNotCreated, GroupAlreadyExist, MemberAlreadyExist, MemberNotJoined
+            As told by the driver.
+        """
+        try:
+            with translate_failures(method.replace("_", " ")):
+                outcome = getattr(self._tooz, method)(*args)
+                return outcome.get() if isinstance(outcome, coordination.CoordAsyncResult) else outcome
+        except BackendUnavailable as e:
+            if isinstance(e.__cause__, (coordination.GroupNotCreated, coordination.GroupAlreadyExist,
+                                        coordination.MemberAlreadyExist, coordination.MemberNotJoined)):
+                raise e.__cause__ from None
+            raise
+
+    def acquire(self, name: bytes) -> Any:
+        """Return a lock that was free, or None; it never waits.  `release` gives it back.
+
+        A new lock object each time: those of tooz's file driver miscount after a failed try.
+        """
+        lock = self._tooz.get_lock(name)
+        with translate_failures("lock"):
+            return lock if lock.acquire(blocking=False) else None
+
+    @staticmethod
+    def release(lock: Any) -> None:
+        """Give a lock back; when the service is away it frees the lock by itself, once the session expires."""
+        try:
+            with translate_failures("unlock"):
+                lock.release()
+        except BackendUnavailable as e:
+            LOG.warning("%s", e)
+
+    @contextlib.contextmanager
+    def try_lock(self, name: bytes) -> Iterator[bool]:
+        """Hold a lock if it is free; yields whether it is held.  Raises BackendUnavailable."""
+        lock = self.acquire(name)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                self.release(lock)
+
+    @contextlib.contextmanager
+    def wait_lock(self, name: bytes, deadline: float, sack: object) -> Iterator[None]:
+        """Hold a lock, waiting for it until `deadline` (time.monotonic()).
+
+        Tries without waiting, over and over: what tooz's drivers do with a waiting time differs.
+
+        Raises
+        ------
+        SackLocked
+            Time ran out.
+        BackendUnavailable
+        """
+        pause = LOCK_RETRY_S
+        while (lock := self.acquire(name)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise SackLocked(sack)
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, LOCK_RETRY_MAX_S)
+        try:
+            yield
+        finally:
+            self.release(lock)
