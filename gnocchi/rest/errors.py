@@ -1,0 +1,118 @@
+"""From exceptions to HTTP: the one place that knows which error is which status, and in which shape it is told."""
+
+import html
+import http
+import json
+import logging
+from typing import Any
+
+import webob
+import webob.exc
+from webob import acceptparse
+
+from gnocchi import exceptions
+
+LOG = logging.getLogger(__name__)
+
+JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+
+#: Most specific first: the first class that matches decides.
+STATUS_BY_CLASS: tuple[tuple[type[Exception], int], ...] = (
+    (exceptions.NotFound, 404),
+    (exceptions.Conflict, 409),
+    (exceptions.ClientError, 400),
+    (exceptions.BackendUnavailable, 503),
+    (NotImplementedError, 501),
+)
+
+EXPLANATIONS = {
+    404: "The resource could not be found.",
+    413: "The body of the request is larger than this server accepts.",
+    503: "The server is currently unavailable. Please try again at a later time.",
+}
+
+
+class RequestError(Exception):
+    """End the request with a status.
+
+    detail : str, or dict with `cause` and any of `reason`, `detail`; None for a path that nothing serves
+    headers : added to the reply
+    """
+
+    def __init__(self, status: int, detail: Any = "", headers: dict[str, str] | None = None):
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def abort(status: int, detail: Any = "") -> "None":
+    """Raise RequestError."""
+    raise RequestError(status, detail)
+
+
+def argument_error(argument: str, reason: str) -> RequestError:
+    """400 for a query argument whose value cannot be used."""
+    return RequestError(400, {"cause": "Argument value error", "detail": argument, "reason": reason})
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """Decide status and detail of any exception; what nobody foresaw is logged with its traceback and becomes 500."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, webob.exc.HTTPException):
+        return RequestError(error.code, error.detail or "")
+    for cls, status in STATUS_BY_CLASS:
+        if isinstance(error, cls):
+            if status >= 500:
+                LOG.error("%s: %s", type(error).__name__, error)
+            return RequestError(status, str(error))
+    LOG.error("Unexpected error", exc_info=error)
+    return RequestError(500, "Unexpected error; see the log of the server")
+
+
+def best_shape(accept: str | None) -> str:
+    """Which of JSON, TEXT and HTML an error is told in.
+
+    JSON for whoever names it or accepts anything, text without an Accept header (clients of old match that text), HTML
+    for who explicitly prefers it.
+    """
+    if not accept:
+        return TEXT
+    if accept in (JSON, "*/*"):
+        return JSON
+    parsed = acceptparse.create_accept_header(accept)
+    quality = dict.fromkeys((JSON, HTML, TEXT), 0.0) | dict(parsed.acceptable_offers((JSON, HTML, TEXT)))
+    if HTML in accept and quality[HTML] > quality[JSON]:
+        return HTML
+    named = "application/" in accept
+    return JSON if quality[JSON] and (named or quality[JSON] >= quality[TEXT]) else TEXT
+
+
+def _explain(status: int, request: webob.Request) -> str:
+    if status == 405:
+        return f"The method {request.method} is not allowed for this resource."
+    if status == 415:
+        return f"The request media type {request.content_type} is not supported by this server."
+    known = webob.exc.status_map.get(status)
+    return EXPLANATIONS.get(status) or (known.explanation if known else "")
+
+
+def render(request: webob.Request, error: RequestError) -> webob.Response:
+    """Make the reply for an error in the shape that the client's Accept header asks for."""
+    shape = best_shape(request.environ.get("HTTP_ACCEPT"))
+    title = http.HTTPStatus(error.status).phrase
+    line = f"{error.status} {title}"
+    if shape == JSON:
+        body = json.dumps({"code": error.status, "title": title, "description": error.detail})
+    else:
+        explanation, detail = _explain(error.status, request), str(error.detail or "")
+        if shape == TEXT:
+            body = f"{line}\n\n{explanation}\n\n{detail}\n"
+        else:
+            body = (f"<html><head><title>{line}</title></head><body><h1>{line}</h1>"
+                    f"<p>{html.escape(explanation)}</p><p>{html.escape(detail)}</p></body></html>\n")
+    response = webob.Response(body.encode(), status=line, content_type=shape,
+                              charset=None if shape == JSON else "UTF-8")
+    response.headers.update(error.headers)
+    return response

@@ -1,0 +1,77 @@
+"""JSON as the API reads and writes it.
+
+Text on the wire has `", "` and `": "` between items, ASCII only, and bare NaN and Infinity: what the standard library
+writes.  Replies made of many measures have their own encoder, which writes the same text.
+"""
+
+import datetime
+import json
+import re
+import uuid
+
+from gnocchi.rest import errors
+
+#: What parsers of the original said of an empty or cut body; clients match it.
+EMPTY = "Expected object or value"
+
+#: An escape that may be half of a surrogate pair: such text cannot be stored as UTF-8.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _default(value):
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime.datetime):
+        return format_datetime(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"BUG: {value!r} has no JSON form")
+
+
+_encode = json.JSONEncoder(default=_default).encode
+
+
+def format_datetime(value: datetime.datetime) -> str:
+    """ISO 8601 with `+00:00`; a naive time is UTC.  Microseconds are printed only when there are any."""
+    return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).isoformat()
+
+
+def dumps(value) -> bytes:
+    """Encode a reply.  UUIDs become text, datetimes ISO 8601 with `+00:00`, sets sorted lists."""
+    return _encode(value).encode("ascii")
+
+
+def loads(data: bytes):
+    """Decode a request's body.
+
+    Raises
+    ------
+    errors.RequestError
+        400 `Unable to decode body`: not JSON, nested too deep, or text that has no UTF-8 form.
+    """
+    try:
+        value = json.loads(data)
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as e:
+        raise undecodable(EMPTY if e.pos >= len(e.doc.rstrip()) else str(e)) from e
+    except (ValueError, RecursionError) as e:
+        raise undecodable(str(e)) from e
+    return value
+
+
+def undecodable(reason: str) -> errors.RequestError:
+    """The error for a body that is not what its media type says."""
+    return errors.RequestError(400, {"cause": "Unable to decode body", "reason": reason, "detail": []})
+
+
+class Renderer:
+    """What Pecan calls on a handler's result.  `None` is no body; bytes are JSON text already."""
+
+    def __init__(self, path, extra_vars):
+        pass
+
+    def render(self, template_path, namespace) -> bytes:
+        if namespace is None:
+            return b""
+        return namespace if isinstance(namespace, bytes) else dumps(namespace)

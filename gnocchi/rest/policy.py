@@ -1,0 +1,75 @@
+"""Evaluates the policy rules: oslo.policy's files and syntax, at a cost that a request can bear."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oslo_config import cfg
+from oslo_policy import policy
+
+from gnocchi.rest import errors, policies
+
+#: How often policy files are looked at.
+RELOAD_INTERVAL_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The rules of one moment.  Checks take it for oslo.policy's Enforcer: they use these two attributes of it."""
+
+    rules: policy.Rules
+    conf: cfg.ConfigOpts
+
+
+class PolicyEnforcer:
+    """Decides whether a caller may do something.
+
+    oslo.policy's own `enforce` looks at its files each time, and replaces its rules in place when they changed, so that
+    other threads see some rules missing meanwhile.  Here files are looked at once per second by one thread, and the
+    checks run on a snapshot.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._source = policy.Enforcer(conf)
+        self._source.register_defaults(policies.list_rules())
+        self._lock = threading.Lock()
+        self._snapshot = self._load()
+        self._next_load = time.monotonic() + RELOAD_INTERVAL_S
+
+    def _load(self) -> Snapshot:
+        self._source.load_rules()
+        return Snapshot(policy.Rules(self._source.rules, self._source.default_rule), self._source.conf)
+
+    def _current(self) -> Snapshot:
+        if time.monotonic() >= self._next_load and self._lock.acquire(blocking=False):
+            try:
+                self._snapshot = self._load()
+            finally:
+                self._next_load = time.monotonic() + RELOAD_INTERVAL_S
+                self._lock.release()
+        return self._snapshot
+
+    def allows(self, rule: str, target: Mapping[str, Any], credentials: Mapping[str, Any]) -> bool:
+        """Tell whether `rule` holds.  `target` may be nested; a value of None counts as absent."""
+        current = self._current()
+        try:
+            check = current.rules[rule]
+        except KeyError:
+            return False
+        return bool(check(dict(flatten(target)), credentials, current, rule))
+
+    def enforce(self, rule: str, target: Mapping[str, Any], credentials: Mapping[str, Any]) -> None:
+        """Raise errors.RequestError 403 unless `rule` holds."""
+        if not self.allows(rule, target, credentials):
+            raise errors.RequestError(403)
+
+
+def flatten(target: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested objects as (name with dots, value), without those that are None."""
+    for name, value in target.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value

@@ -1,0 +1,89 @@
+"""The request as handlers see it, in `pecan.request`."""
+
+from typing import Any
+
+import pecan.core
+
+from gnocchi.rest import errors, json, schemas
+
+JSON = "application/json"
+
+#: Bodies of unknown length are read in pieces of this many bytes.
+PIECE_BYTES = 1 << 16
+
+
+class Request(pecan.core.Request):
+    """A request that knows the services and the caller.
+
+    Pecan hands query arguments, form fields and the keys of JSON bodies to handlers as one set of arguments and lets
+    `_method` override the method.  Here `params` is empty and `json` is refused, so it finds nothing of that; handlers
+    take what they want from `GET` and from `read_json()`.
+    """
+
+    params: dict[str, str] = {}  # type: ignore[assignment]
+
+    @property
+    def json(self):
+        raise ValueError("bodies are decoded by read_json()")
+
+    @property
+    def services(self):
+        """gnocchi.rest.app.Services: configuration, back ends, policy and authentication."""
+        return self.environ["gnocchi.services"]
+
+    @property
+    def identity(self):
+        """gnocchi.rest.auth.Identity of the caller; there is one everywhere under /v1."""
+        return self.environ["gnocchi.identity"]
+
+    def enforce(self, rule: str, target: dict[str, Any] | None = None) -> None:
+        """Ask the policy.  `target` is the JSON form of the object; nested objects are flattened with dots.
+
+        Raises errors.RequestError 403.
+        """
+        self.services.policy.enforce(rule, target or {}, self.identity.credentials)
+
+    def read_body(self, media_type: str = JSON) -> bytes:
+        """The body, after checking that it is of `media_type` and within `[api] max_body_size`.
+
+        Raises errors.RequestError 415, 413 or 400.
+        """
+        if self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != media_type:
+            raise errors.RequestError(415)
+        limit = self.services.conf.api.max_body_size
+        source = self.environ["wsgi.input"]
+        length = self.environ.get("CONTENT_LENGTH")
+        if length:
+            size = int(length) if length.isascii() and length.isdigit() else -1
+            if size < 0:
+                raise errors.RequestError(400, "Content-Length is not a number of bytes")
+            if size > limit:
+                raise too_large(limit)
+            body = source.read(size)
+            if len(body) < size:
+                raise json.undecodable(f"only {len(body)} of {size} bytes arrived")
+            return body
+        return self._read_chunked(source, limit)
+
+    def _read_chunked(self, source, limit: int) -> bytes:
+        terminated = self.environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in self.environ
+        pieces: list[bytes] = []
+        size = 0
+        while terminated and (piece := source.read(PIECE_BYTES)):
+            size += len(piece)
+            if size > limit:
+                raise too_large(limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def read_json(self, schema=None, media_type: str = JSON):
+        """The decoded body, checked by a voluptuous schema if there is one.
+
+        Raises errors.RequestError 415, 413 or 400.
+        """
+        value = json.loads(self.read_body(media_type))
+        return value if schema is None else schemas.validate(schema, value)
+
+
+def too_large(limit: int) -> errors.RequestError:
+    return errors.RequestError(413, f"The body is larger than {limit} bytes ([api] max_body_size)")
