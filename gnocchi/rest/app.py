@@ -4,7 +4,6 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import webob.exc
 from oslo_config import cfg
@@ -13,9 +12,15 @@ from oslo_policy import opts as policy_opts
 from oslo_policy import policy as oslo_policy
 from paste import deploy
 
+from gnocchi.backends import Backends
 from gnocchi.common import drivers
+from gnocchi.incoming import IncomingDriver
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.locks import Coordinator
 from gnocchi.rest import policies, routing
+from gnocchi.rest.auth import AuthHelper
 from gnocchi.rest.policy import PolicyEnforcer
+from gnocchi.storage.store import Store
 
 PACKAGED_PASTE_CONFIG = os.path.join(os.path.dirname(__file__), "api-paste.ini")
 
@@ -29,80 +34,48 @@ OLD_ROOTS = {
 STORE_CACHE_BYTES = 64 << 20
 
 
-def _open_indexer(conf: cfg.ConfigOpts) -> Any:
-    from gnocchi.indexer.sqlalchemy import Indexer
-
-    return Indexer(conf.indexer.url)
-
-
-def _open_driver(conf: cfg.ConfigOpts, section: str) -> Any:
-    options = conf[section]
-    driver = drivers.load_driver(f"gnocchi.{section}", options.driver)
-    return driver(**drivers.driver_arguments(driver, options.driver, options))
-
-
-def _open_incoming(conf: cfg.ConfigOpts) -> Any:
-    return _open_driver(conf, "incoming")
-
-
-def _open_store(conf: cfg.ConfigOpts) -> Any:
-    from gnocchi.storage.store import Store
-
-    return Store(_open_driver(conf, "storage"), STORE_CACHE_BYTES)
-
-
 class Services:
     """Everything handlers need, in `pecan.request.services`.
 
     Back ends are opened by the first request that needs them: the API starts, and answers `/` and `/healthcheck`, while
     they are away.  One that cannot be opened raises BackendUnavailable and is tried again by the next request.
-
-    Attributes
-    ----------
-    conf : oslo_config.cfg.ConfigOpts
-    indexer : gnocchi.indexer.sqlalchemy.Indexer
-    incoming : gnocchi.incoming.IncomingDriver
-    store : gnocchi.storage.store.Store
-    policy : gnocchi.rest.policy.PolicyEnforcer
-    auth : gnocchi.rest.auth.AuthHelper
     """
 
-    OPENERS: dict[str, Callable[[cfg.ConfigOpts], Any]] = {
-        "indexer": _open_indexer,
-        "incoming": _open_incoming,
-        "store": _open_store,
-    }
-
-    def __init__(self, conf: cfg.ConfigOpts, **opened: Any) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, backends: Backends) -> None:
         self.conf = conf
+        self.backends = backends
         self.policy = PolicyEnforcer(conf)
-        self.auth = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
-        self._lock = threading.Lock()
-        self.__dict__.update({name: back_end for name, back_end in opened.items() if back_end is not None})
+        self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
 
-    def __getattr__(self, name: str) -> Any:
-        """Open a back end at its first use; from then on it is an ordinary attribute."""
-        opener = self.OPENERS.get(name)
-        if opener is None:
-            raise AttributeError(name)
-        with self._lock:
-            if name not in self.__dict__:
-                self.__dict__[name] = opener(self.conf)
-        return self.__dict__[name]
+    @property
+    def indexer(self) -> Indexer:
+        return self.backends.indexer
+
+    @property
+    def incoming(self) -> IncomingDriver:
+        return self.backends.incoming
+
+    @property
+    def store(self) -> Store:
+        return self.backends.store
+
+    @property
+    def coordinator(self) -> Coordinator:
+        return self.backends.coordinator
 
 
-def load_app(conf: cfg.ConfigOpts, *, indexer: Any = None, incoming: Any = None, store: Any = None) -> Callable:
+def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable:
     """Build the WSGI application: proxy headers, CORS, then the paste pipeline of `[api] auth_mode`.
 
     Parameters
     ----------
     conf : ConfigOpts
         With all options registered and read.
-    indexer, incoming, store
-        Back ends already open; those left out are opened at first use.
+    backends : Backends, optional
+        Those of this process; made from `conf` if left out.
     """
     conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
-    services = Services(conf, indexer=indexer, incoming=incoming, store=store)
+    services = Services(conf, backends or Backends(conf, STORE_CACHE_BYTES))
     pipeline = deploy.loadapp(f"config:{find_paste_config(conf)}", name=f"gnocchi+{conf.api.auth_mode}")
 
     def with_services(environ, start_response):
