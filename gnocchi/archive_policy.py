@@ -8,6 +8,8 @@ import numpy
 
 from gnocchi import times
 from gnocchi.carbonara.methods import METHODS
+from gnocchi.carbonara.window import WindowPolicy
+from gnocchi.carbonara.window import WindowPolicy
 from gnocchi.exceptions import InvalidArchivePolicy
 
 
@@ -55,6 +57,12 @@ class ArchivePolicy:
     def window_blocks(self) -> int:
         """W: how many coarsest periods before the newest point's one still accept measures (contract, timeseries 2)."""
         return self.back_window + (1 if self.has_rates else 0)
+
+    @property
+    def window_policy(self) -> WindowPolicy:
+        """What the numeric engine has to know of this policy."""
+        return WindowPolicy(tuple((item.granularity, item.timespan) for item in self.definition),
+                            self.window_blocks, self.aggregation_methods)
 
     def get_item(self, granularity: numpy.timedelta64) -> ArchivePolicyItem | None:
         for item in self.definition:

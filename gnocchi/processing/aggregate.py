@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy
 
-from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara.series import SeriesBatch, cumulate, select, take_ranges
 from gnocchi.carbonara.window import WindowPolicy, advance
@@ -48,12 +47,6 @@ class Processed(NamedTuple):
     complete: bool
 
 
-def window_policy(policy: ArchivePolicy) -> WindowPolicy:
-    """Return what the numeric engine has to know of an archive policy."""
-    return WindowPolicy(tuple((item.granularity, item.timespan) for item in policy.definition),
-                        policy.window_blocks, policy.aggregation_methods)
-
-
 def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store,
                  measures_max: int = MEASURES_PER_SLICE) -> Processed:
     """Turn the next slice of a sack's backlog into stored aggregates.
@@ -73,7 +66,7 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
     ids, posted = gather(backlog.batch)
     sack_bits = indexer.count_sacks().bit_length() - 1
     for pack, policy, metrics, series in route(ids, posted, indexer, number, sack_bits, refused):
-        plan, late = plan_pack(pack, store.read_head(pack), metrics, series, window_policy(policy))
+        plan, late = plan_pack(pack, store.read_head(pack), metrics, series, policy.window_policy)
         refused[TOO_OLD] += late
         plans.append(plan)
     prepared = prepare_commit(store, indexer.list_blocks, sack, sack_bits, backlog.checkpoint, plans)

@@ -8,7 +8,7 @@ from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara import grouping, window
 from gnocchi.carbonara.series import Buckets, Column
-from gnocchi.carbonara.window import WindowPolicy, WindowState
+from gnocchi.carbonara.window import WindowState
 from gnocchi.catalogue import Block, Pack
 from gnocchi.exceptions import AggregationDoesNotExist, BackendUnavailable, GranularityDoesNotExist, ObjectNotFound
 from gnocchi.indexer import Metric
@@ -128,8 +128,7 @@ class _MetricReader:
         self._store = store
         self._blocks = blocks
         self._id = metric.id.bytes
-        self._policy = WindowPolicy(tuple((item.granularity, item.timespan) for item in policy.definition),
-                                    policy.window_blocks, policy.aggregation_methods)
+        self._policy = policy.window_policy
         self._timespans = dict(self._policy.items)
         self._state = _select_metric(store.read_head(pack), self._id)
 

@@ -64,7 +64,8 @@ def encode_block(ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timede
     directory = numpy.zeros((1 + len(names), frames_per_column), FRAME)
     table = ids[held].tobytes() + offsets.tobytes() + bytes(-offsets.nbytes % 8) + numpy.array(names, NAME).tobytes()
     length = HEADER.size + len(table) + directory.nbytes
-    body, position = [], length
+    body: list[bytes] = []
+    position = length
     for number in range(frames_per_column):
         part = slice(number * ROWS_PER_FRAME, (number + 1) * ROWS_PER_FRAME)
         encoded = _encode_row_group((times[part] - first) // step, [buckets.columns[n] for n in names], part)

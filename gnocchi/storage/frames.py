@@ -16,6 +16,8 @@ DECIMALS_MAX = 6
 SAMPLE = 64
 #: Integers beyond this are not exact in a float64.
 EXACT_MAX = float(1 << 53)
+#: Numbers further apart than this leave no bit for the sign of a difference.
+ZIGZAG_MAX = 1 << 62
 
 RAW = 0
 CONSTANT = 1
@@ -89,12 +91,14 @@ def _count_bits(numbers: numpy.ndarray) -> float:
 
 
 def encode_integers(integers: numpy.ndarray, decimals: int = 0) -> Frame:
-    """Encode int64 numbers below 2^53, shape (n,), n > 0."""
+    """Encode int64 numbers, shape (n,), n > 0, that lie less than 2^63 apart."""
     smallest = integers.min()
-    offsets = (integers - smallest).astype(numpy.uint64)
-    differences = numpy.diff(integers, prepend=smallest)
-    zigzag = ((differences << 1) ^ (differences >> 63)).astype(numpy.uint64)
-    encoding, numbers = (OFFSETS, offsets) if _count_bits(offsets) < _count_bits(zigzag) else (DELTAS, zigzag)
+    encoding, numbers = OFFSETS, (integers - smallest).astype(numpy.uint64)
+    if int(numbers.max()) < ZIGZAG_MAX:
+        differences = numpy.diff(integers, prepend=smallest)
+        zigzag = ((differences << 1) ^ (differences >> 63)).astype(numpy.uint64)
+        if _count_bits(zigzag) <= _count_bits(numbers):
+            encoding, numbers = DELTAS, zigzag
     width = next(w for w in (1, 2, 4, 8) if int(numbers.max()) >> (8 * w) == 0)
     data = smallest.astype("<i8").tobytes() + _compress(numbers.astype(f"<u{width}"))
     return Frame(encoding, decimals, width, ALL_PRESENT, data)
@@ -106,7 +110,6 @@ def decode_integers(frame: Frame, count: int) -> numpy.ndarray:
     numbers = _decompress(frame.data[8:], numpy.dtype(f"<u{frame.width}"), count).astype(numpy.int64)
     if frame.encoding == OFFSETS:
         return numbers + smallest
-    # Both the sum and the zigzag are int64 arithmetic that wraps the same way in both directions.
     return numpy.cumsum((numbers >> 1) ^ -(numbers & 1)) + smallest
 
 

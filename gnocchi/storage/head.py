@@ -96,7 +96,7 @@ def encode_head(head: Head) -> bytes:
     body = []
     for array, (dtype, length) in zip(arrays, _layout(len(head.ids), len(raw.values)), strict=True):
         assert len(array) == length, f"BUG: head array of {len(array)} instead of {length}"
-        body.append(numpy.ascontiguousarray(array, dtype).data.cast("B") if length else b"")
+        body.append(numpy.ascontiguousarray(array, dtype).view(numpy.uint8).data if length else b"")
     fields = (MAGIC, VERSION, 0, len(head.ids), len(raw.values), encoded_size(head))
     digest = xxhash.xxh3_64(HEADER.pack(*fields, 0))
     for part in body:

@@ -15,7 +15,7 @@ import xxhash
 from gnocchi.exceptions import CorruptedData
 
 MAGIC = b"GNOCOBJ1"
-#: magic, version, flags, sections, sack bits, sack number, sequence, length, checksum of what precedes it and of the table
+#: magic, version, flags, sections, sack bits, sack number, sequence, length, checksum of all else here and the table
 HEADER = struct.Struct("<8sHHIIIQQQ")
 #: kind, bits, level, reserved, rows, policy id, low, offset, length, granularity, first, last
 ENTRY = struct.Struct("<BBBBI16sQQQqqq")

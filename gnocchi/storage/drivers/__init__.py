@@ -48,4 +48,4 @@ class StorageDriver(abc.ABC):
 
     def close(self) -> None:
         """Give back connections and files."""
-        return None
+        return

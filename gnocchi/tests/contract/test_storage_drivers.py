@@ -1,0 +1,113 @@
+"""What every storage driver must do; a driver's class gives only its set-up."""
+
+import os
+
+import pytest
+
+from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
+from gnocchi.storage.drivers import ByteRange
+from gnocchi.storage.drivers.file import FileDriver
+from gnocchi.storage.drivers.memory import MemoryDriver
+
+
+class StorageDriverContract:
+    """One suite for all drivers."""
+
+    @pytest.fixture
+    def driver(self, tmp_path):
+        raise NotImplementedError
+
+    def test_get_returns_what_was_put(self, driver):
+        """All byte values survive, in an object of any size."""
+        data = bytes(range(256)) * 5000
+        driver.put("sack/0-0/head-1-aa", data)
+        driver.put("sack/0-0/head-2-bb", b"")
+        assert data == driver.get("sack/0-0/head-1-aa")
+        assert b"" == driver.get("sack/0-0/head-2-bb")
+
+    @pytest.mark.parametrize(("start", "stop", "expected"), [
+        (0, None, b"0123456789"), (3, None, b"3456789"), (3, 5, b"34"), (0, 0, b""), (8, 20, b"89"), (10, None, b""),
+        (12, 20, b"")])
+    def test_get_of_a_range(self, driver, start, stop, expected):
+        """A range beyond the end is cut, not refused."""
+        driver.put("a/b", b"0123456789")
+        assert expected == driver.get("a/b", start, stop)
+
+    def test_get_of_a_missing_object(self, driver):
+        """A missing object has an error of its own: it is not a back end that is away."""
+        with pytest.raises(ObjectNotFound, match="nowhere"):
+            driver.get("sack/0-0/nowhere")
+
+    def test_get_many_keeps_the_order(self, driver):
+        """Ranges of several objects come back in the order asked for."""
+        driver.put("a/1", b"abcdef")
+        driver.put("a/2", b"ghijkl")
+        ranges = [ByteRange("a/2", 1, 3), ByteRange("a/1"), ByteRange("a/2", 0, 1)]
+        assert [b"hi", b"abcdef", b"g"] == driver.get_many(ranges)
+
+    def test_get_many_with_a_missing_object(self, driver):
+        """One missing object fails the call."""
+        driver.put("a/1", b"abcdef")
+        with pytest.raises(ObjectNotFound):
+            driver.get_many([ByteRange("a/1"), ByteRange("a/2")])
+
+    def test_delete_many(self, driver):
+        """What is deleted is gone, the rest stays, and missing objects are no error."""
+        for number in range(5):
+            driver.put(f"a/{number}", b"x")
+        driver.delete_many(["a/1", "a/3", "a/17", "b/1"])
+        assert ["a/0", "a/2", "a/4"] == sorted(driver.list("a/"))
+        driver.delete_many([])
+
+    def test_list_by_prefix(self, driver):
+        """The prefix is text, not a directory."""
+        for key in ("sack/4-1/head-1-aa", "sack/4-1/block-1-aa", "sack/4-11/head-1-aa", "other"):
+            driver.put(key, b"x")
+        assert ["sack/4-1/block-1-aa", "sack/4-1/head-1-aa"] == sorted(driver.list("sack/4-1/"))
+        assert ["sack/4-1/head-1-aa"] == sorted(driver.list("sack/4-1/head"))
+        assert 3 == len(list(driver.list("sack/4-1")))
+        assert 4 == len(list(driver.list("")))
+        assert [] == list(driver.list("nothing/here"))
+
+    def test_upgrade_again_keeps_objects(self, driver):
+        """Upgrading any number of times loses nothing."""
+        driver.put("a/1", b"x")
+        driver.upgrade()
+        assert b"x" == driver.get("a/1")
+
+
+class TestMemoryDriver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self):
+        driver = MemoryDriver()
+        driver.upgrade()
+        return driver
+
+
+class TestFileDriver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self, tmp_path):
+        driver = FileDriver(str(tmp_path / "data"))
+        driver.upgrade()
+        return driver
+
+    def test_data_directory_gone(self, driver, tmp_path):
+        """A disk that is not mounted is an absent back end, for reading too; when it is back all is well."""
+        driver.put("a/1", b"x")
+        os.rename(tmp_path / "data", tmp_path / "away")
+        with pytest.raises(BackendUnavailable, match="No such file"):
+            driver.get("a/1")
+        with pytest.raises(BackendUnavailable):
+            driver.put("a/2", b"y")
+        with pytest.raises(BackendUnavailable):
+            list(driver.list("a/"))
+        os.rename(tmp_path / "away", tmp_path / "data")
+        assert b"x" == driver.get("a/1")
+        driver.put("a/2", b"y")
+
+    def test_failed_write_leaves_nothing(self, driver, tmp_path):
+        """A name that cannot be given removes the unfinished file as well."""
+        (tmp_path / "data" / "objects" / "a").write_bytes(b"a file in the way")
+        with pytest.raises(BackendUnavailable, match="a/1"):
+            driver.put("a/1", b"x")
+        assert [] == os.listdir(tmp_path / "data" / "tmp")
