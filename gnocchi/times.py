@@ -50,6 +50,9 @@ _SPAN_FORMS = tuple(re.compile(form, re.ASCII | re.IGNORECASE) for form in (
     rf"(?P<minutes>\d\d?)?:{_SECONDS}",
 ))
 
+#: Up to this many texts are read faster one by one (3 us each) than as arrays (20 us in all).
+_FEW = 5
+
 _UNIT_SECONDS = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
@@ -183,15 +186,34 @@ def parse_timestamps(values: Sequence[object], now: numpy.datetime64 | None = No
     if kinds <= {int, float}:
         return _parse_numbers(values)
     if kinds == {str}:
-        instants = _parse_uniform_iso(values)
-        if instants is not None:
-            return instants
-    if now is None:
-        now = utcnow()
-    numeric = {_to_float(value) is not None for value in values}
+        return _parse_texts(values, utcnow() if now is None else now)
+    if any(isinstance(value, str) and _to_float(value) is None for value in values):
+        raise ValueError(_UNABLE)
+    return numpy.array([parse_timestamp(value) for value in values], "datetime64[ns]")
+
+
+def _parse_texts(values: Sequence[Any], now: numpy.datetime64) -> numpy.ndarray:
+    """Read texts of any kind.  Many clients leave out zeros of the fraction: so look at each length by itself."""
+    instants = _parse_uniform_iso(values) if len(values) > _FEW else None
+    if instants is not None:
+        return instants
+    by_length: dict[int, list[int]] = {}
+    for i, text in enumerate(values):
+        by_length.setdefault(len(text), []).append(i)
+    instants = numpy.empty(len(values), "datetime64[ns]")
+    numeric: set[bool] = set()
+    for positions in by_length.values():
+        texts = [values[i] for i in positions]
+        parsed = _parse_uniform_iso(texts) if len(texts) > _FEW else None
+        if parsed is not None:
+            numeric.add(False)
+            instants[positions] = parsed
+        else:
+            numeric.update(_to_float(text) is not None for text in texts)
+            instants[positions] = [parse_timestamp(text, now) for text in texts]
     if len(numeric) > 1:
         raise ValueError(_UNABLE)
-    return numpy.array([parse_timestamp(value, now) for value in values], "datetime64[ns]")
+    return instants
 
 
 def _parse_numbers(values: Sequence[object]) -> numpy.ndarray:

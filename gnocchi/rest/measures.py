@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import msgspec
 import numpy
 import orjson
+import voluptuous
 
 from gnocchi import metric_ids, times
 from gnocchi.incoming.batch import MeasureBatch
-from gnocchi.rest import errors, json
+from gnocchi.rest import errors, ids, json, schemas
 
 
 class Measure(msgspec.Struct, gc=False):
@@ -57,14 +58,14 @@ def decode_batch(body: bytes) -> MeasureBatch:
     """
     try:
         lists = _decode_lists(body)
-        ids = _pack_canonical_ids(list(lists))
+        metrics = _pack_canonical_ids(list(lists))
         measures = list(itertools.chain.from_iterable(lists.values()))
         counts = numpy.fromiter(map(len, lists.values()), numpy.int64, len(lists))
         timestamps = _parse_by_list([measure.timestamp for measure in measures], counts)
         values = numpy.array([measure.value for measure in measures], numpy.float64)
     except (msgspec.MsgspecError, ValueError):
         return _read_batch(json.loads(body))
-    return MeasureBatch(ids, counts, timestamps, values)
+    return MeasureBatch(metrics, counts, timestamps, values)
 
 
 def _parse_by_list(stamps: list[Any], counts: numpy.ndarray) -> numpy.ndarray:
@@ -100,24 +101,22 @@ def _pack_canonical_ids(keys: list[str]) -> numpy.ndarray:
     return numpy.frombuffer(data, metric_ids.DTYPE)
 
 
-def _invalid(reason: str, path: Sequence[str] = ()) -> errors.RequestError:
-    """Word an error the way body schemas do."""
-    place = " @ data[" + "][".join(map(repr, path)) + "]" if path else ""
-    return errors.RequestError(400, {"cause": "Invalid input", "reason": reason + place, "detail": list(path)})
+def _invalid(reason: str, path: Sequence[str], error_type: str | None = "dictionary value") -> errors.RequestError:
+    return schemas.invalid_input(voluptuous.Invalid(reason, list(path), error_type=error_type if path else None))
 
 
 def _read_batch(body: Any) -> MeasureBatch:
     if not isinstance(body, dict):
-        raise _invalid("expected a dictionary")
-    ids, parts = [], []
+        raise _invalid("expected a dictionary", ())
+    found, parts = [], []
     for key, measures in body.items():
         try:
-            ids.append(uuid.UUID(key))
+            found.append(ids.parse_uuid(key))
         except ValueError:
-            raise _invalid("not a valid value", (key,)) from None
+            raise _invalid("not a valid value", (key,), None) from None
         parts.append(_read_measures(measures, (key,)))
     return MeasureBatch(
-        metric_ids.pack_ids(ids),
+        metric_ids.pack_ids(found),
         numpy.array([len(values) for _, values in parts], numpy.int64),
         numpy.concatenate([numpy.empty(0, "datetime64[ns]"), *(timestamps for timestamps, _ in parts)]),
         numpy.concatenate([numpy.empty(0, numpy.float64), *(values for _, values in parts)]))
@@ -128,23 +127,22 @@ def _read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, n
 
     Returns (timestamps, shape (n,), datetime64[ns]; values, shape (n,), float64).
     """
-    where = " for dictionary value" if path else ""
     stamps = []
     if not isinstance(measures, list):
-        raise _invalid("unexpected measures format" + where, path)
+        raise _invalid("unexpected measures format", path)
     for measure in measures:
         stamp = measure.get("timestamp") if isinstance(measure, dict) else None
         if stamp is None or isinstance(stamp, (list, dict)):
-            raise _invalid("unexpected measures format" + where, path)
+            raise _invalid("unexpected measures format", path)
         stamps.append(stamp)
     try:
         timestamps = times.parse_timestamps(stamps)
     except ValueError as error:
-        raise _invalid(f"unexpected timestamp '{error}'" + where, path) from None
+        raise _invalid(f"unexpected timestamp '{error}'", path) from None
     try:
         values = [float(measure["value"]) for measure in measures]
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise _invalid("unexpected measures value" + where, path) from None
+        raise _invalid("unexpected measures value", path) from None
     return timestamps, numpy.array(values, numpy.float64)
 
 
