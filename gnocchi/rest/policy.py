@@ -1,10 +1,12 @@
 """Evaluates the policy rules: oslo.policy's files and syntax, at a cost that a request can bear."""
 
 import dataclasses
+import functools
+import inspect
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from oslo_config import cfg
 from oslo_policy import policy
@@ -21,6 +23,43 @@ class Snapshot:
 
     rules: policy.Rules
     conf: cfg.ConfigOpts
+
+
+class Question(NamedTuple):
+    """What the leaves of a check are called with."""
+
+    target: dict[str, Any]
+    credentials: Mapping[str, Any]
+    snapshot: Snapshot
+    rule: str
+
+
+def _holds(check: Any, question: Question) -> bool:
+    """Evaluate a tree of checks.
+
+    oslo.policy's nodes inspect the signature of each child at each call (130 us for `get metric`, 27 us here); so the
+    nodes are walked here, and only leaves are called.
+    """
+    kind: Any = type(check)
+    if kind is policy.OrCheck:
+        return any(_holds(child, question) for child in check.rules)
+    if kind is policy.AndCheck:
+        return all(_holds(child, question) for child in check.rules)
+    if kind is policy.NotCheck:
+        return not _holds(check.rule, question)
+    if kind is policy.RuleCheck:
+        try:
+            child = question.snapshot.rules[check.match]
+        except KeyError:
+            return False
+        return _holds(child, question)
+    return bool(check(*question[:_arguments_taken(kind)]))
+
+
+@functools.cache
+def _arguments_taken(kind: type) -> int:
+    """Checks of older plug-ins take three arguments, without the rule's name."""
+    return min(len(inspect.signature(kind.__call__).parameters) - 1, len(Question._fields))
 
 
 class PolicyEnforcer:
@@ -58,7 +97,7 @@ class PolicyEnforcer:
             check = current.rules[rule]
         except KeyError:
             return False
-        return bool(check(dict(flatten(target)), credentials, current, rule))
+        return _holds(check, Question(dict(flatten(target)), credentials, current, rule))
 
     def enforce(self, rule: str, target: Mapping[str, Any], credentials: Mapping[str, Any]) -> None:
         """Raise errors.RequestError 403 unless `rule` holds."""

@@ -20,7 +20,7 @@ class Request(pecan.core.Request):
     take what they want from `GET` and from `read_json()`.
     """
 
-    params: dict[str, str] = {}  # type: ignore[assignment]
+    params: dict[str, str] = {}
 
     @property
     def json(self):

@@ -69,7 +69,7 @@ class Node:
 
         Raises errors.RequestError 404.
         """
-        node: Node | None = self
+        node = self
         values = []
         for segment in filter(None, path.split("/")):
             child = node.children.get(segment)

@@ -54,7 +54,7 @@ class ArchivePolicyRuleController:
         request = pecan.request
         body = request.read_json(schemas.UPDATE)
         request.enforce("update archive policy rule", format_rule(rule))
-        return format_rule(request.services.indexer.rename_archive_policy_rule(rule.name, body["name"]))
+        return format_rule(request.services.indexer.update_archive_policy_rule(rule.name, body["name"]))
 
     @pecan.expose("json")
     def delete(self, rule: ArchivePolicyRule) -> None:

@@ -26,5 +26,5 @@ def rule(name: str, check: str, description: str, *operations: str) -> policy.Do
     """Make a rule; operations are written as "METHOD /path"."""
     return policy.DocumentedRuleDefault(
         name, check, description,
-        [dict(zip(("method", "path"), operation.split(" ", 1), strict=True)) for operation in operations],
+        [{"method": method, "path": path} for method, path in map(str.split, operations)],
         scope_types=["system", "domain", "project"])
