@@ -25,8 +25,7 @@ def floor(timestamps: numpy.ndarray, granularity: numpy.timedelta64) -> numpy.nd
     -------
     datetime64[ns], same shape; where the multiple is before the range of int64 (September 1677), the first one inside.
     """
-    times = numpy.asarray(timestamps, "M8[ns]").view(numpy.int64)
-    return (_periods(times, granularity) * span_ns(granularity)).view("M8[ns]")
+    return floor_ns(numpy.asarray(timestamps, "M8[ns]").view(numpy.int64), span_ns(granularity)).view("M8[ns]")
 
 
 def floor_calendar(timestamps: numpy.ndarray, letter: str) -> numpy.ndarray:
@@ -70,9 +69,10 @@ def group(batch: SeriesBatch, granularity: numpy.timedelta64) -> Groups:
     -------
     Groups
     """
-    periods = _periods(batch.timestamps.view(numpy.int64), granularity)
+    width = span_ns(granularity)
+    periods = _periods(batch.timestamps.view(numpy.int64), width)
     starts, offsets = _runs(batch.offsets, periods)
-    return Groups(starts, offsets, (periods[starts] * span_ns(granularity)).view("M8[ns]"))
+    return Groups(starts, offsets, (periods[starts] * width).view("M8[ns]"))
 
 
 def group_calendar(batch: SeriesBatch, letter: str) -> Groups:
@@ -100,9 +100,7 @@ def resample(buckets: Buckets, span: numpy.timedelta64 | str, method: str) -> Bu
     points = SeriesBatch(buckets.offsets, buckets.timestamps, column.values)
     if column.present is not None:
         before = cumulate(column.present)
-        points = SeriesBatch(
-            before[buckets.offsets], buckets.timestamps[column.present], column.values[column.present]
-        )
+        points = SeriesBatch(before[buckets.offsets], buckets.timestamps[column.present], column.values[column.present])
     groups = group_calendar(points, span) if isinstance(span, str) else group(points, span)
     plain = method.removeprefix("rate:")
     columns = methods.aggregate(points, groups, (plain,))
@@ -114,9 +112,13 @@ def span_ns(span: numpy.timedelta64) -> int:
     return int(span.astype("m8[ns]").astype(numpy.int64))
 
 
-def _periods(timestamps: numpy.ndarray, granularity: numpy.timedelta64) -> numpy.ndarray:
-    """Number the granularity's periods since 1970 (int64); the first is the first whose edge int64 can tell."""
-    width = span_ns(granularity)
+def floor_ns(timestamps: numpy.ndarray, width: int) -> numpy.ndarray:
+    """Do what `floor` does, with int64 and a number of nanoseconds."""
+    return _periods(timestamps, width) * width
+
+
+def _periods(timestamps: numpy.ndarray, width: int) -> numpy.ndarray:
+    """Number the periods since 1970 (int64); the first is the first whose edge int64 can tell."""
     return numpy.maximum(timestamps // width, -(_MAX // width))
 
 

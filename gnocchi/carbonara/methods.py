@@ -13,9 +13,7 @@ _PLAIN = ("mean", "sum", "last", "max", "min", "std", "median", "first", "count"
 _PERCENTILES = {f"{percent}pct": percent for percent in range(1, 100)}
 
 #: All 216 names that an archive policy may hold.
-METHODS: tuple[str, ...] = tuple(
-    prefix + name for prefix in ("", RATE) for name in (*_PLAIN, *_PERCENTILES)
-)
+METHODS: tuple[str, ...] = tuple(prefix + name for prefix in ("", RATE) for name in (*_PLAIN, *_PERCENTILES))
 
 
 def aggregate(
@@ -82,7 +80,10 @@ class _Groups:
 
     @functools.cached_property
     def sizes(self) -> numpy.ndarray:
-        return numpy.diff(self.starts, append=len(self.values))
+        sizes = numpy.empty_like(self.starts)
+        sizes[:-1] = self.starts[1:] - self.starts[:-1]
+        sizes[-1:] = len(self.values) - self.starts[-1:]
+        return sizes
 
     @functools.cached_property
     def counts(self) -> numpy.ndarray:

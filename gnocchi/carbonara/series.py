@@ -7,6 +7,8 @@ import numpy
 
 #: From this many points per series on, copying slices one by one is faster than one gather.
 _POINTS_PER_SLICE = 512
+#: Up to this many points, comparing all with their limit is faster than a binary search with its many small steps.
+_POINTS_COMPARED = 40_000
 
 
 class SeriesBatch(NamedTuple):
@@ -20,6 +22,11 @@ class SeriesBatch(NamedTuple):
     offsets: numpy.ndarray
     timestamps: numpy.ndarray
     values: numpy.ndarray
+
+    @property
+    def counts(self) -> numpy.ndarray:
+        """Number of points of each series, shape (m,), int64."""
+        return self.offsets[1:] - self.offsets[:-1]
 
 
 class Column(NamedTuple):
@@ -62,7 +69,7 @@ class Groups(NamedTuple):
     @property
     def rows(self) -> numpy.ndarray:
         """Series of each bucket, shape (g,), int64."""
-        return numpy.repeat(numpy.arange(len(self.offsets) - 1), numpy.diff(self.offsets))
+        return numpy.repeat(numpy.arange(len(self.offsets) - 1), self.offsets[1:] - self.offsets[:-1])
 
 
 def empty_batch(m: int) -> SeriesBatch:
@@ -94,7 +101,7 @@ def concat(batches: Sequence[SeriesBatch]) -> SeriesBatch:
     if not batches:
         return empty_batch(0)
     return SeriesBatch(
-        cumulate(numpy.concatenate([numpy.diff(batch.offsets) for batch in batches])),
+        cumulate(numpy.concatenate([batch.counts for batch in batches])),
         numpy.concatenate([batch.timestamps for batch in batches]),
         numpy.concatenate([batch.values for batch in batches]),
     )
@@ -145,9 +152,13 @@ def search(batch: SeriesBatch, limits: numpy.ndarray) -> numpy.ndarray:
     points : ndarray, shape (m,), int64, offsets[:-1] <= points <= offsets[1:]
     """
     low, high = batch.offsets[:-1], batch.offsets[1:]
-    if not len(batch.timestamps):
-        return low
     timestamps = batch.timestamps.view(numpy.int64)
+    if len(timestamps) <= _POINTS_COMPARED:
+        found = low.copy()
+        filled = high > low
+        earlier = timestamps < limits.repeat(high - low)
+        found[filled] += numpy.add.reduceat(earlier, low[filled], dtype=numpy.int64)
+        return found
     # A binary search in all series at once.  Where low == high, `right` is False and nothing changes.
     for _ in range(int((high - low).max()).bit_length()):
         middle = (low + high) >> 1
@@ -193,7 +204,7 @@ def _append(stored: SeriesBatch, posted: SeriesBatch) -> SeriesBatch:
 
 def _expand(begins: numpy.ndarray, offsets: numpy.ndarray) -> numpy.ndarray:
     """Get the indexes begins[0], begins[0] + 1, ... of k ranges whose lengths are the differences of offsets."""
-    return numpy.arange(offsets[-1]) + numpy.repeat(begins - offsets[:-1], numpy.diff(offsets))
+    return numpy.arange(offsets[-1]) + (begins - offsets[:-1]).repeat(offsets[1:] - offsets[:-1])
 
 
 def _unsorted_rows(batch: SeriesBatch) -> numpy.ndarray:
@@ -208,7 +219,7 @@ def _sort_rows(batch: SeriesBatch, rows: numpy.ndarray) -> SeriesBatch:
     """Sort some series by time (the later of equal timestamps wins) and leave the others alone."""
     part = select(batch, rows)
     places = _expand(batch.offsets[rows], part.offsets)
-    row_numbers = numpy.repeat(numpy.arange(len(rows)), numpy.diff(part.offsets))
+    row_numbers = numpy.repeat(numpy.arange(len(rows)), part.counts)
     order = _sort_order(row_numbers, part.timestamps.view(numpy.int64))
     timestamps, values = batch.timestamps.copy(), batch.values.copy()
     timestamps[places], values[places] = part.timestamps[order], part.values[order]
@@ -219,7 +230,7 @@ def _sort_rows(batch: SeriesBatch, rows: numpy.ndarray) -> SeriesBatch:
         return SeriesBatch(batch.offsets, timestamps, values)
     keep = numpy.ones(len(timestamps), bool)
     keep[places[beaten]] = False
-    counts = numpy.diff(batch.offsets)
+    counts = batch.counts
     counts[rows] -= numpy.bincount(row_numbers[beaten], minlength=len(rows))
     return SeriesBatch(cumulate(counts), timestamps[keep], values[keep])
 

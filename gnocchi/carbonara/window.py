@@ -138,8 +138,9 @@ def advance(state: WindowState, posted: SeriesBatch, policy: WindowPolicy) -> Ad
         return Advance(merged, {}, refused)
     sealed = {}
     for granularity, timespan in policy.items:
-        begin = numpy.maximum(_floor(old, granularity), _oldest_visible(newest, granularity, timespan))
-        buckets = _compute_buckets(merged, begin, _floor(accept_from, granularity), granularity, policy.methods)
+        begin = numpy.maximum(_floor(old, span_ns(granularity)), _oldest_visible(newest, granularity, timespan))
+        end = _floor(accept_from, span_ns(granularity))
+        buckets = _compute_buckets(merged, begin, end, granularity, policy.methods)
         if len(buckets.timestamps):
             sealed[granularity] = buckets
     return Advance(_cut(merged, policy), sealed, refused)
@@ -162,7 +163,7 @@ def open_buckets(
     Buckets of m series
     """
     begin = numpy.maximum(
-        _floor(state.accept_from.view(numpy.int64), granularity),
+        _floor(state.accept_from.view(numpy.int64), span_ns(granularity)),
         _oldest_visible(state.newest.view(numpy.int64), granularity, dict(policy.items)[granularity]),
     )
     return _compute_buckets(state, begin, None, granularity, names)
@@ -178,7 +179,7 @@ def _refuse_late(posted: SeriesBatch, accept_from: numpy.ndarray) -> tuple[Serie
     # Fast path: a minimum per series tells that nothing is late, which is the usual case.
     if (numpy.minimum.reduceat(timestamps, posted.offsets[filled]) >= accept_from[filled]).all():
         return posted, refused
-    accepted = timestamps >= numpy.repeat(accept_from, numpy.diff(posted.offsets))
+    accepted = timestamps >= numpy.repeat(accept_from, posted.counts)
     refused[filled] = numpy.add.reduceat(~accepted, posted.offsets[filled], dtype=numpy.int64)
     offsets = posted.offsets.copy()
     offsets[1:] -= numpy.cumsum(refused)
@@ -193,9 +194,9 @@ def _last_timestamps(batch: SeriesBatch) -> numpy.ndarray:
     return last
 
 
-def _floor(timestamps: numpy.ndarray, granularity: numpy.timedelta64) -> numpy.ndarray:
+def _floor(timestamps: numpy.ndarray, width: int) -> numpy.ndarray:
     """Round int64 timestamps down; NaT stays, as the smallest int64 it means before everything."""
-    return numpy.where(timestamps == _NAT, _NAT, grouping.floor(timestamps.view("M8[ns]"), granularity).view("i8"))
+    return numpy.where(timestamps == _NAT, _NAT, grouping.floor_ns(timestamps, width))
 
 
 def _subtract(timestamps: numpy.ndarray, amount: int) -> numpy.ndarray:
@@ -205,7 +206,8 @@ def _subtract(timestamps: numpy.ndarray, amount: int) -> numpy.ndarray:
 
 
 def _oldest_accepted(newest: numpy.ndarray, policy: WindowPolicy) -> numpy.ndarray:
-    return _subtract(_floor(newest, policy.coarsest), policy.window_blocks * span_ns(policy.coarsest))
+    width = span_ns(policy.coarsest)
+    return _subtract(_floor(newest, width), policy.window_blocks * width)
 
 
 def _oldest_visible(
@@ -214,7 +216,8 @@ def _oldest_visible(
     """Get the first bucket that a read may show: buckets are kept while > floor(newest) - timespan."""
     if timespan is None:
         return numpy.full(len(newest), _NAT, numpy.int64)
-    return _subtract(_floor(newest, granularity), span_ns(timespan) - span_ns(granularity))
+    width = span_ns(granularity)
+    return _subtract(_floor(newest, width), span_ns(timespan) - width)
 
 
 def _compute_buckets(
@@ -245,7 +248,7 @@ def _predecessors(state: WindowState, first: numpy.ndarray) -> tuple[numpy.ndarr
 def _cut(state: WindowState, policy: WindowPolicy) -> WindowState:
     """Drop the raw points that no open bucket needs."""
     accept_from = state.accept_from.view(numpy.int64)
-    needed = numpy.minimum.reduce([_floor(accept_from, granularity) for granularity, _ in policy.items])
+    needed = numpy.minimum.reduce([_floor(accept_from, span_ns(granularity)) for granularity, _ in policy.items])
     first = search(state.raw, needed)
     if policy.has_rates:
         predecessor, has_predecessor = _predecessors(state, first)
