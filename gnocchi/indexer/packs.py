@@ -1,0 +1,364 @@
+"""The catalogue: sacks, packs and blocks, and the one transaction that makes a commit visible."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from gnocchi import exceptions
+from gnocchi.indexer import Block, Pack, Sack, SackCommit, SectionRef
+from gnocchi.indexer.metrics import IDS_PER_STATEMENT, chunks, utcnow
+from gnocchi.indexer.models import block, garbage, pack, parked, sack
+from gnocchi.indexer.transactions import Connections, retried
+
+#: Most low bits that tell a pack; the columns are signed 64-bit integers.
+BITS_MAX = 62
+
+#: Bounds of time that stand for "open": far enough for int64 ns, near enough to subtract a granularity.
+START_MIN = -2 ** 62
+STOP_MAX = 2 ** 63 - 1
+
+SELECT_SACKS = sa.select(sack.c.number, sack.c.sequence, sack.c.checkpoint)
+GET_SACK = SELECT_SACKS.where(sack.c.number == sa.bindparam("number"))
+SELECT_PACKS = sa.select(*pack.c)
+
+#: The compare-and-set that every commit begins with.
+ADVANCE_SACK = (sa.update(sack).where(sack.c.number == sa.bindparam("seen_number"),
+                                      sack.c.sequence == sa.bindparam("seen_sequence"))
+                .values(sequence=sack.c.sequence + 1))
+ADVANCE_SACK_AND_CHECKPOINT = ADVANCE_SACK.values(checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type))
+
+_OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("stop"),
+                    block.c.last > sa.bindparam("start", type_=sa.BigInteger) - block.c.granularity)
+_OVERLAPS_AND_GRANULARITY = sa.and_(_OVERLAPS, block.c.granularity.in_(sa.bindparam("granularities", expanding=True)))
+
+
+def _select_catalogue(on: sa.ColumnElement[bool], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    # An outer join and not two statements: a split in between would give a pack without its blocks.
+    return (sa.select(*pack.c, *block.c).select_from(pack.outerjoin(block, on))
+            .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions))
+
+
+_LOW_IS_POSSIBLE = pack.c.low.in_(sa.bindparam("lows", expanding=True))
+CATALOGUE = _select_catalogue(_OVERLAPS)
+CATALOGUE_OF_LOWS = _select_catalogue(_OVERLAPS, _LOW_IS_POSSIBLE)
+CATALOGUE_OF_GRANULARITIES = _select_catalogue(_OVERLAPS_AND_GRANULARITY)
+CATALOGUE_OF_LOWS_AND_GRANULARITIES = _select_catalogue(_OVERLAPS_AND_GRANULARITY, _LOW_IS_POSSIBLE)
+
+
+def _encode_section(prefix: str, section: SectionRef | None) -> dict[str, Any]:
+    key, offset, length = section if section is not None else (None, None, None)
+    return {f"{prefix}_key": key, f"{prefix}_offset": offset, f"{prefix}_length": length}
+
+
+def _encode_pack(row: Pack) -> dict[str, Any]:
+    return {"id": row.id, "sack": row.sack, "policy_id": row.policy_id, "bits": row.bits, "low": row.low,
+            **_encode_section("base", row.base), **_encode_section("delta", row.delta),
+            "metrics": row.metrics, "bytes": row.bytes}
+
+
+def _encode_block(row: Block) -> dict[str, Any]:
+    key, offset, length = row.section
+    return {"id": row.id, "pack_id": row.pack_id, "object_key": key, "offset": offset, "length": length,
+            "granularity": row.granularity, "level": row.level, "first": row.first, "last": row.last,
+            "rows": row.rows}
+
+
+def _decode_pack(id: uuid.UUID, sack: int, policy_id: uuid.UUID, bits: int, low: int,
+                 base_key: str | None, base_offset: int, base_length: int,
+                 delta_key: str | None, delta_offset: int, delta_length: int, metrics: int, bytes: int) -> Pack:
+    return Pack(id=id, sack=sack, policy_id=policy_id, bits=bits, low=low,
+                base=None if base_key is None else SectionRef(base_key, base_offset, base_length),
+                delta=None if delta_key is None else SectionRef(delta_key, delta_offset, delta_length),
+                metrics=metrics, bytes=bytes)
+
+
+def _decode_block(id: uuid.UUID, pack_id: uuid.UUID, key: str, offset: int, length: int, granularity: int, level: int,
+                  first: int, last: int, rows: int) -> Block:
+    return Block(id=id, pack_id=pack_id, section=SectionRef(key, offset, length), granularity=granularity,
+                 level=level, first=first, last=last, rows=rows)
+
+
+def _possible_lows(low: int) -> set[int]:
+    """Return the values of `low` that a pack holding such a metric can have, one or more for each number of bits."""
+    return {low & ((1 << bits) - 1) for bits in range(BITS_MAX + 1)}
+
+
+def _require_power_of_two(count: int) -> None:
+    if count < 1 or count & (count - 1):
+        raise exceptions.InvalidInput(f"The number of sacks must be a power of two, not {count}")
+
+
+class Packs(Connections):
+
+    # ---- sacks
+
+    @retried
+    def count_sacks(self) -> int:
+        """Return the number of sacks; 0 before the first upgrade."""
+        with self.reading() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(sack)).scalar_one()
+
+    @retried
+    def create_sacks(self, count: int) -> bool:
+        """Create `count` sacks, a power of two, unless there are any; return whether they were created.
+
+        Raises InvalidInput.
+        """
+        _require_power_of_two(count)
+        with self.writing() as connection:
+            if connection.execute(sa.select(sack.c.number).limit(1)).first() is not None:
+                return False
+            try:
+                connection.execute(sa.insert(sack), [
+                    {"number": number, "sequence": 0, "checkpoint": {}} for number in range(count)])
+            except exc.IntegrityError:      # another upgrade was faster
+                connection.rollback()
+                return False
+            return True
+
+    @retried
+    def get_sack(self, number: int) -> Sack:
+        """Raises BackendUnavailable when there is no such sack: the index was not upgraded, or changed under us."""
+        with self.reading() as connection:
+            row = connection.execute(GET_SACK, {"number": number}).first()
+        if row is None:
+            raise exceptions.BackendUnavailable(f"index: there is no sack {number}")
+        return Sack(*row)
+
+    @retried
+    def list_sacks(self) -> list[Sack]:
+        """Return all sacks by number."""
+        with self.reading() as connection:
+            return [Sack(*row) for row in connection.execute(SELECT_SACKS.order_by(sack.c.number))]
+
+    @retried
+    def change_sacks(self, count: int) -> None:
+        """Change the number of sacks, a power of two; nothing stored is touched.
+
+        Packs go to the sack that their low bits name.  A pack with too few bits for that is split into
+        rows that refer to the same sections.  All checkpoints are emptied, so the backlog has to be
+        empty and nobody may be writing to it; sequences go on from the highest.
+
+        Raises InvalidInput.
+        """
+        _require_power_of_two(count)
+        bits = count.bit_length() - 1
+        with self.writing() as connection:
+            # The lock makes commits that are under way lose: their rows will be gone.
+            sequences = connection.execute(sa.select(sack.c.sequence).with_for_update()).scalars().all()
+            connection.execute(sa.delete(sack))
+            connection.execute(sa.insert(sack), [
+                {"number": number, "sequence": max(sequences, default=0), "checkpoint": {}}
+                for number in range(count)])
+            _split_packs(connection, bits)
+            _spread(connection, count)
+
+    # ---- packs and blocks
+
+    @retried
+    def list_packs(self, number: int) -> list[Pack]:
+        """Return the packs of a sack."""
+        with self.reading() as connection:
+            return [_decode_pack(*row)
+                    for row in connection.execute(SELECT_PACKS.where(pack.c.sack == number))]
+
+    @retried
+    def list_sack_blocks(self, number: int) -> list[Block]:
+        """Return the blocks of all packs of a sack."""
+        with self.reading() as connection:
+            return [_decode_block(*row) for row in connection.execute(
+                sa.select(*block.c).join(pack).where(pack.c.sack == number))]
+
+    @retried
+    def list_pack_blocks(self, ids: Sequence[uuid.UUID]) -> list[Block]:
+        """Return the blocks of the packs named."""
+        statement = sa.select(*block.c).where(self.in_ids(block.c.pack_id))
+        with self.reading() as connection:
+            return [_decode_block(*row) for part in chunks(ids)
+                    for row in connection.execute(statement, {"ids": part})]
+
+    @retried
+    def get_pack_catalogue(self, policy_id: uuid.UUID, low: int, granularities: Sequence[int] | None = None,
+                           start: int | None = None, stop: int | None = None) -> tuple[Pack | None, list[Block]]:
+        """Return the pack that holds a metric and its blocks, as they are at one moment.
+
+        Parameters
+        ----------
+        policy_id : the metric's archive policy
+        low : low bits of the metric's id, 62 or more of them
+        granularities : int ns; None: all
+        start, stop : int ns; blocks with a bucket that overlaps [start, stop); None: open
+
+        Returns
+        -------
+        pack : None while nothing was stored for such metrics
+        blocks : in no order
+        """
+        found = self.list_pack_catalogue(policy_id, [low], granularities, start, stop)
+        return found[0] if found else (None, [])
+
+    @retried
+    def list_pack_catalogue(self, policy_id: uuid.UUID, lows: Sequence[int],
+                            granularities: Sequence[int] | None = None, start: int | None = None,
+                            stop: int | None = None) -> list[tuple[Pack, list[Block]]]:
+        """Return the packs that hold any of many metrics of one policy, with their blocks, as at one moment.
+
+        Parameters as in `get_pack_catalogue`.  The packs partition the ids, so a metric is in one at most.
+        """
+        mask = (1 << BITS_MAX) - 1
+        wanted = {low & mask for low in lows}
+        possible: set[int] = set()
+        for low in wanted:
+            possible |= _possible_lows(low)
+            if len(possible) > IDS_PER_STATEMENT:
+                break
+        statement, parameters = _catalogue_statement(possible, granularities)
+        parameters |= {"policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
+                       "stop": STOP_MAX if stop is None else min(stop, STOP_MAX)}
+        with self.reading() as connection:
+            rows = connection.execute(statement, parameters).all()
+        return _group_catalogue(rows, wanted)
+
+    @retried
+    def commit_sack(self, commit: SackCommit) -> None:
+        """Make a commit visible, all of it or nothing.
+
+        The first statement moves the sack's sequence on only if it still is the one seen, so of two
+        workers that both believe they own the sack one loses.  Blocks of removed packs go with them,
+        unless the commit holds them anew.
+
+        Raises
+        ------
+        CommitLost
+            Somebody else committed; nothing was changed.
+        BackendUnavailable
+            If the connection broke during the commit, read the sack again to learn whether it happened.
+        """
+        with self.writing() as connection:
+            self._advance_sack(connection, commit)
+            if commit.blocks_removed:
+                _delete_ids(connection, block, commit.blocks_removed)
+            if commit.packs_removed:
+                _delete_ids(connection, pack, commit.packs_removed)
+            if commit.packs:
+                connection.execute(_UPSERT_PACK[self.dialect], [_encode_pack(row) for row in commit.packs])
+            if commit.blocks:
+                connection.execute(sa.insert(block), [_encode_block(row) for row in commit.blocks])
+            if commit.garbage:
+                now = utcnow()
+                connection.execute(_UPSERT_GARBAGE[self.dialect], [
+                    {"object_key": key, "since": now} for key in sorted(set(commit.garbage))])
+
+    @staticmethod
+    def _advance_sack(connection: sa.Connection, commit: SackCommit) -> None:
+        statement = ADVANCE_SACK
+        parameters: dict[str, Any] = {"seen_number": commit.sack, "seen_sequence": commit.sequence}
+        if commit.checkpoint is not None:
+            statement = ADVANCE_SACK_AND_CHECKPOINT
+            parameters["new_checkpoint"] = commit.checkpoint
+        if connection.execute(statement, parameters).rowcount != 1:
+            raise exceptions.CommitLost(commit.sack, commit.sequence)
+
+    # ---- garbage
+
+    @retried
+    def list_collectable_garbage(self, older_than_s: float, limit: int) -> list[str]:
+        """Return keys of objects that lost a reference `older_than_s` seconds ago or earlier and have none left."""
+        before = utcnow() - datetime.timedelta(seconds=older_than_s)
+        references = [pack.c.base_key, pack.c.delta_key, block.c.object_key, parked.c.object_key]
+        statement = sa.select(garbage.c.object_key).where(
+            garbage.c.since <= before,
+            *[~sa.exists().where(column == garbage.c.object_key) for column in references])
+        with self.reading() as connection:
+            return list(connection.execute(statement.order_by(garbage.c.since).limit(limit)).scalars())
+
+    @retried
+    def delete_garbage_rows(self, keys: Sequence[str]) -> None:
+        """Forget objects that were deleted from the store."""
+        with self.writing() as connection:
+            for part in chunks(keys):
+                connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
+
+
+def _catalogue_statement(possible: set[int], granularities: Sequence[int] | None) -> tuple[sa.Select[Any], dict[str, Any]]:
+    """Choose the statement: beyond one statement's worth of values, all packs of the policy are read."""
+    parameters: dict[str, Any] = {}
+    by_low = len(possible) <= IDS_PER_STATEMENT
+    if by_low:
+        parameters["lows"] = sorted(possible)
+    if granularities is None:
+        return (CATALOGUE_OF_LOWS if by_low else CATALOGUE), parameters
+    parameters["granularities"] = list(granularities)
+    return (CATALOGUE_OF_LOWS_AND_GRANULARITIES if by_low else CATALOGUE_OF_GRANULARITIES), parameters
+
+
+def _group_catalogue(rows: Sequence[Any], wanted: set[int]) -> list[tuple[Pack, list[Block]]]:
+    columns = len(pack.c)
+    found: dict[uuid.UUID, tuple[Pack, list[Block]] | None] = {}
+    lows_by_bits: dict[int, set[int]] = {}
+    for row in rows:
+        id, _, _, bits, low = row[:5]
+        if id not in found:
+            if bits not in lows_by_bits:
+                lows_by_bits[bits] = {value & ((1 << bits) - 1) for value in wanted}
+            found[id] = (_decode_pack(*row[:columns]), []) if low in lows_by_bits[bits] else None
+        entry = found[id]
+        if entry is not None and row[columns] is not None:
+            entry[1].append(_decode_block(*row[columns:]))
+    return [entry for entry in found.values() if entry is not None]
+
+
+def _split_packs(connection: sa.Connection, bits: int) -> None:
+    """Replace packs that have fewer than `bits` bits by children with that many, which name the same sections."""
+    parents = [_decode_pack(*row) for row in connection.execute(SELECT_PACKS.where(pack.c.bits < bits))]
+    for parent in parents:
+        children = [dataclasses.replace(parent, id=uuid.uuid4(), bits=bits, low=parent.low | high << parent.bits)
+                    for high in range(1 << (bits - parent.bits))]
+        copies = [(table, _copy_rows(connection, table, parent, children)) for table in (block, parked)]
+        connection.execute(sa.delete(parked).where(parked.c.pack_id == parent.id))
+        connection.execute(sa.delete(pack).where(pack.c.id == parent.id))       # and its blocks
+        connection.execute(sa.insert(pack), [_encode_pack(child) for child in children])
+        for table, rows in copies:
+            if rows:
+                connection.execute(sa.insert(table), rows)
+
+
+def _copy_rows(connection: sa.Connection, table: sa.Table, parent: Pack, children: Sequence[Pack]) -> list[dict]:
+    rows = connection.execute(sa.select(*table.c).where(table.c.pack_id == parent.id)).mappings().all()
+    return [{**row, "id": uuid.uuid4(), "pack_id": child.id} for row in rows for child in children]
+
+
+def _spread(connection: sa.Connection, count: int) -> None:
+    """Give every pack and its parked measures the sack that its low bits name; no pack has fewer bits than needed."""
+    connection.execute(sa.update(pack).values(sack=pack.c.low.op("&")(count - 1)))
+    connection.execute(sa.update(parked).values(sack=parked.c.sack.op("&")(count - 1)))
+    its_sack = sa.select(pack.c.sack).where(pack.c.id == parked.c.pack_id).scalar_subquery()
+    connection.execute(sa.update(parked).where(parked.c.pack_id.in_(sa.select(pack.c.id))).values(sack=its_sack))
+
+
+def _delete_ids(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
+    for part in chunks(ids):
+        connection.execute(sa.delete(table).where(table.c.id.in_(part)))
+
+
+def _make_upserts(table: sa.Table, key: str) -> dict[str, Any]:
+    """Return, for each database, the statement that inserts a row or gives new values to the one with that key."""
+    columns = [column.name for column in table.c if column.name != key]
+    statements: dict[str, Any] = {}
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+        upsert: Any = insert(table)
+        statements[dialect] = upsert.on_conflict_do_update(
+            index_elements=[key], set_={name: upsert.excluded[name] for name in columns})
+    on_mysql = mysql.insert(table)
+    statements["mysql"] = on_mysql.on_duplicate_key_update({name: on_mysql.inserted[name] for name in columns})
+    return statements
+
+
+_UPSERT_PACK = _make_upserts(pack, "id")
+_UPSERT_GARBAGE = _make_upserts(garbage, "object_key")

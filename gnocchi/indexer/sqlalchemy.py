@@ -1,0 +1,38 @@
+"""The index: one object that holds the database connections and all queries."""
+
+import os
+
+from oslo_config import cfg
+
+from gnocchi.indexer.archive_policies import ArchivePolicies
+from gnocchi.indexer.metrics import Metrics
+from gnocchi.indexer.packs import Packs
+
+#: Options of section [indexer].
+OPTS = [
+    cfg.StrOpt("url", secret=True, required=True, default=os.environ.get("GNOCCHI_INDEXER_URL"),
+               help="URL of the index database: sqlite:////path/of/a/file, postgresql://user:password@host/database "
+                    "or mysql+pymysql://user:password@host/database. The environment variable GNOCCHI_INDEXER_URL "
+                    "sets its default."),
+]
+
+#: Options of section [database], which deployments share with other services.
+DATABASE_OPTS = [
+    cfg.IntOpt("max_pool_size", min=1, default=5,
+               help="Connections to the index database that each process keeps open."),
+    cfg.IntOpt("max_overflow", min=-1, default=50,
+               help="Connections that each process may open beyond max_pool_size under load and closes again; "
+                    "-1 means no limit."),
+    cfg.IntOpt("pool_timeout", min=0,
+               help="Seconds to wait for a connection when all are in use; unset: 30."),
+    cfg.IntOpt("connection_recycle_time", min=-1, default=3600,
+               help="Seconds after which a connection is replaced at its next use, so that the server does not "
+                    "close it for being idle; -1 means never."),
+]
+
+
+class Indexer(ArchivePolicies, Metrics, Packs):
+    """See `Connections` for how it is made; its methods are grouped by noun in one module each.
+
+    May be made while the database is away.  Threads share one; a child process calls `after_fork`.
+    """

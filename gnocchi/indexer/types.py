@@ -1,0 +1,65 @@
+"""Column types that mean the same on SQLite, PostgreSQL and MySQL.
+
+Text compares and sorts by code points everywhere: `utf8mb4_bin` on MySQL (set on the tables),
+collation "C" on PostgreSQL, SQLite by nature.  Times are naive UTC with microseconds.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
+
+
+def _to_bytes(value: uuid.UUID | None) -> bytes | None:
+    return None if value is None else value.bytes
+
+
+def _from_bytes(value: bytes | None) -> uuid.UUID | None:
+    return None if value is None else uuid.UUID(bytes=bytes(value))
+
+
+class UUID(sa.types.TypeDecorator[uuid.UUID]):
+    """Native on PostgreSQL, its 16 big-endian bytes elsewhere: both sort alike."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.Uuid())
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(sa.LargeBinary())
+        return dialect.type_descriptor(sa.BINARY(16))
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
+        return None if dialect.name == "postgresql" else _to_bytes
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        return None if dialect.name == "postgresql" else _from_bytes
+
+
+def text(length: int) -> sa.types.TypeEngine[str]:
+    """Return the type of a text of at most `length` characters."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+#: A document, decoded to Python values by orjson (see `encode_json`).
+JSON: sa.types.TypeEngine[Any] = sa.JSON()
+
+#: A document that can be searched.
+SEARCHABLE_JSON: sa.types.TypeEngine[Any] = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+TIMESTAMP = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+#: A counter that the database raises by itself; SQLite does that for INTEGER only.
+SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+#: How every table is made.
+TABLE_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+
+def encode_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
