@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy
 
+from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara.series import SeriesBatch, cumulate, select, take_ranges
 from gnocchi.carbonara.window import WindowPolicy, advance
@@ -69,7 +70,7 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
         plan, late = plan_pack(pack, store.read_head(pack), metrics, series, policy.window_policy)
         refused[TOO_OLD] += late
         plans.append(plan)
-    prepared = prepare_commit(store, indexer.list_blocks, sack, sack_bits, backlog.checkpoint, plans)
+    prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, backlog.checkpoint, plans)
     indexer.commit_sack(prepared.commit)
     for plan in plans:
         if plan.pack.base is not None:
@@ -101,19 +102,20 @@ def route(ids: numpy.ndarray, posted: SeriesBatch, indexer: Indexer, number: int
     Measures of metrics that are no longer there are counted in `refused`.
     """
     live, policy_ids = indexer.list_metric_policies(ids)
+    order = numpy.argsort(live)
+    live, policy_ids = live[order], policy_ids[order]
     known = contains(live, ids)
-    gone = numpy.diff(posted.offsets)[~known].sum()
+    gone = int(numpy.diff(posted.offsets)[~known].sum())
     if gone:
-        refused[METRIC_GONE] += int(gone)
+        refused[METRIC_GONE] += gone
     posted = select(posted, known)
     policies = {policy.id: policy for policy in indexer.list_archive_policies()}
     packs: dict[uuid.UUID, list[Pack]] = {}
     for pack in indexer.list_packs(number):
         packs.setdefault(pack.policy_id, []).append(pack)
-    for policy_id in sorted(set(policy_ids)):
-        of_policy = numpy.fromiter((p == policy_id for p in policy_ids), bool, len(live))
-        stored = packs.get(policy_id, [])
-        for pack in list_shares(stored, number, policy_id, sack_bits, live[of_policy]):
+    for policy_id in metric_ids.unpack_ids(numpy.unique(policy_ids)):
+        of_policy = policy_ids == numpy.array(policy_id.bytes, metric_ids.DTYPE)
+        for pack in list_shares(packs.get(policy_id, []), number, policy_id, sack_bits, live[of_policy]):
             mine = of_policy & pack_rules.owns(pack, live)
             if mine.any():
                 yield pack, policies[policy_id], live[mine], select(posted, mine)
@@ -182,5 +184,5 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
     if not plans:
         return
     sack_bits = indexer.count_sacks().bit_length() - 1
-    prepared = prepare_commit(store, indexer.list_blocks, sack, sack_bits, None, plans)
+    prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, None, plans)
     indexer.commit_sack(prepared.commit)

@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
     heads: list[tuple[SectionRef, Head]]
 
 
-def prepare_commit(store: Store, list_blocks: Callable[[UUID], list[Block]], sack: Sack, sack_bits: int,
+def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], sack: Sack, sack_bits: int,
                    checkpoint: dict[str, Any] | None, plans: Sequence[PackPlan]) -> Prepared:
     """Write the objects of a commit and return what the index has to record.
 
@@ -54,7 +54,7 @@ def prepare_commit(store: Store, list_blocks: Callable[[UUID], list[Block]], sac
     blocks = _write_blocks(store, sack, sack_bits, plans, owners)
     garbage = {plan.pack.base.key for plan in plans if plan.pack.base is not None}
     for pack in removed:
-        stored = list_blocks(pack.id) if pack.base is not None else []
+        stored = list_pack_blocks([pack.id]) if pack.base is not None else []
         garbage.update(block.section.key for block in stored)
         blocks += [replace(block, id=uuid4(), pack_id=heir.id) for block in stored for heir in owners[pack.id]]
     heads = _write_heads(store, sack, sack_bits, kept)

@@ -1,0 +1,361 @@
+"""The engine end to end: what is posted is read back as the model says, whatever happens in between."""
+
+import json
+import pathlib
+import random
+import uuid
+
+import numpy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gnocchi import metric_ids
+from gnocchi.catalogue import SackCommit
+from gnocchi.exceptions import (
+    AggregationDoesNotExist,
+    BackendUnavailable,
+    CommitLost,
+    CorruptedData,
+    GranularityDoesNotExist,
+    NoSuchMetric,
+)
+from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
+from gnocchi.indexer import migration
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.aggregate import process_sack
+from gnocchi.storage import packs
+from gnocchi.storage.drivers.file import FileDriver
+from gnocchi.storage.drivers.memory import MemoryDriver
+from gnocchi.storage.store import Store
+from gnocchi.tests.engine import Engine, key, make_policy
+from gnocchi.tests.unit.carbonara.model import Model
+from gnocchi.tests.unit.carbonara.test_golden import EXAMPLES, parse_span, parse_timestamp
+
+GOLDEN_TOLERANCE = 1e-12
+SACKS = 4
+START = 1_700_000_040 * 10**9  # a whole minute
+MINUTE = 60 * 10**9
+METHODS = ("mean", "sum", "min", "max", "count", "std")
+
+
+@pytest.fixture(scope="module")
+def indexer_template(tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "template.db"
+    indexer = Indexer(f"sqlite:///{path}")
+    migration.upgrade(indexer)
+    indexer.create_sacks(SACKS)
+    indexer.close()
+    return path
+
+
+def make_indexer(template, path):
+    path.write_bytes(template.read_bytes())
+    return Indexer(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def indexer(tmp_path, indexer_template):
+    indexer = make_indexer(indexer_template, tmp_path / "index.db")
+    yield indexer
+    indexer.close()
+
+
+@pytest.fixture(params=["memory", "file"])
+def engine(request, tmp_path, indexer):
+    driver = MemoryDriver() if request.param == "memory" else FileDriver(str(tmp_path / "data"))
+    driver.upgrade()
+    return Engine(indexer, MemoryIncoming(SACKS), Store(driver, cache_bytes=1 << 20), SACKS)
+
+
+def fresh_store(engine):
+    """Return a store without anything cached, as another process has it."""
+    return Store(engine.store.driver, cache_bytes=0)
+
+
+HOURS = make_policy("hours", [(60, 10080), (3600, 8760)], METHODS)
+
+
+def test_aggregates_of_many_metrics(engine):
+    """Hundreds of metrics over several packs and commits, one of which splits each pack."""
+    ids = engine.create_metrics(HOURS, 1500)
+    rng = numpy.random.default_rng(3)
+    model = Model(HOURS.window_policy, len(ids))
+    for begin, end in ((0, 50), (50, 51), (51, 130), (130, 200)):
+        times = START + MINUTE * numpy.arange(begin, end)
+        series = [(times, numpy.round(rng.random(len(times)) * 100, 3)) for _ in ids]
+        engine.post(ids, series)
+        engine.process()
+        model.process_points(*[(t.view("M8[ns]"), v) for t, v in series])
+    engine.store = fresh_store(engine)
+    for row in range(0, len(ids), 37):
+        for method in METHODS:
+            got = engine.read(ids[row], method)
+            for granularity, _ in model.policy.items:
+                stamps, values = model.read(granularity, method, row)
+                assert list(zip(stamps.view("i8").tolist(), values.tolist(), strict=True)) == got[key(granularity)]
+    stored = [pack for number in range(SACKS) for pack in engine.indexer.list_packs(number)]
+    assert len(ids) == sum(pack.metrics for pack in stored)
+    assert all(pack.metrics <= packs.METRICS_MAX for pack in stored)
+
+
+EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-90, 400), st.integers(-50, 50)), max_size=25)
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=6), st.integers(0, 3), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_batches_in_any_slices(tmp_path_factory, indexer_template, rounds, back_window, random_):
+    """Random measures of four metrics, late ones too, processed in slices of any size: as the model says."""
+    indexer = make_indexer(indexer_template, tmp_path_factory.mktemp("engine") / "index.db")
+    policy = make_policy("any", [(10, 9), (45, None)], ("mean", "count", "last", "rate:sum", "95pct"), back_window)
+    engine = Engine(indexer, MemoryIncoming(SACKS), Store(MemoryDriver(), cache_bytes=0), SACKS)
+    ids = engine.create_metrics(policy, 4)
+    model = Model(policy.window_policy, 4)
+    for events in rounds:
+        series = [([START + t * 10**9 for m, t, _ in events if m == row], [float(v) for m, _, v in events if m == row])
+                  for row in range(4)]
+        engine.post(ids, series)
+        refused = engine.process(measures_max=random_.choice([1, 5, 1000]))
+        before = model.refused.sum()
+        model.process_points(*[(numpy.array(t, "i8").view("M8[ns]"), v) for t, v in series])
+        assert model.refused.sum() - before == refused.get("too old", 0)
+    for row, metric_id in enumerate(ids):
+        for method in policy.aggregation_methods:
+            got = engine.read(metric_id, method)
+            for granularity, _ in model.policy.items:
+                stamps, values = model.read(granularity, method, row)
+                assert list(zip(stamps.view("i8").tolist(), values.tolist(), strict=True)) == got[key(granularity)]
+    indexer.close()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example["id"] for example in EXAMPLES])
+def test_golden_examples(indexer, example):
+    """The contract's worked examples through index, backlog, store and read."""
+    engine = Engine(indexer, MemoryIncoming(SACKS), Store(MemoryDriver(), cache_bytes=0), SACKS)
+    body = example["policy"]
+    policy = golden_policy(body)
+    [metric_id] = engine.create_metrics(policy)
+    for batch in example["batches"]:
+        if isinstance(batch, dict):
+            body = {**body, **batch["patch"]}
+            engine.indexer.update_archive_policy(policy.name, golden_policy(body).definition, body["back_window"])
+            continue
+        for request in batch if batch and isinstance(batch[0][0], list) else [batch]:
+            times = [int(parse_timestamp(t).view("i8")) for t, _ in request]
+            engine.post([metric_id], [(times, [float(v) for _, v in request])])
+        engine.process()
+    for query, expected in {**example["expect"], **example.get("right", {})}.items():
+        assert_golden(engine, metric_id, query, expected)
+
+
+def golden_policy(body):
+    pairs = [(int(parse_span(item["granularity"]).astype("i8")) / 1e9, item.get("points"))
+             for item in body["definition"]]
+    return make_policy("golden", pairs, body["aggregation_methods"], body["back_window"])
+
+
+def assert_golden(engine, metric_id, query, expected):
+    arguments = dict(pair.split("=", 1) for pair in query.split("&") if pair)
+    call = {name: parse_timestamp(arguments[name]) for name in ("start", "stop") if name in arguments}
+    if "granularity" in arguments:
+        call["granularities"] = (parse_span(float(arguments["granularity"])),)
+    if "resample" in arguments:
+        letter = arguments["resample"]
+        call["resample"] = letter if letter.isalpha() else parse_span(float(letter))
+    got = engine.read(metric_id, arguments.get("aggregation", "mean"), **call)
+    flat = [(t, g, v) for g, points in got.items() for t, v in points]
+    assert len(expected) == len(flat), (query, flat)
+    for (stamp, granularity, value), (time, g, v) in zip(expected, flat, strict=True):
+        assert granularity == g
+        assert int(parse_timestamp(stamp).view("i8")) // 10**9 == time // 10**9
+        assert v == pytest.approx(float(value), rel=GOLDEN_TOLERANCE, nan_ok=True)
+
+
+def test_unknown_method_and_granularity(engine):
+    """What the policy does not hold is an error, not an empty answer."""
+    [metric_id] = engine.create_metrics(HOURS)
+    with pytest.raises(AggregationDoesNotExist):
+        engine.read(metric_id, "last")
+    with pytest.raises(GranularityDoesNotExist, match="42.0"):
+        engine.read(metric_id, "mean", granularities=(numpy.timedelta64(42 * 10**9, "ns"),))
+
+
+def test_metric_without_measures(engine):
+    """Nothing stored means empty series, also beside a metric that has some."""
+    first, second = engine.create_metrics(HOURS, ids=[uuid.UUID(int=4), uuid.UUID(int=8)])
+    assert {3600.0: [], 60.0: []} == engine.read(first, "mean")
+    engine.post([second], [([START], [1.0])])
+    engine.process()
+    assert {3600.0: [], 60.0: []} == engine.read(first, "mean")
+    assert [(START, 1.0)] == engine.read(second, "mean")[60.0]
+
+
+def test_processing_again_changes_nothing(engine):
+    """A backlog that is read twice, as after a crash before the acknowledgement, counts once."""
+    [metric_id] = engine.create_metrics(HOURS)
+    times = START + MINUTE * numpy.arange(100)
+    engine.post([metric_id], [(times, numpy.arange(100.0))])
+    engine.process()
+    before = {method: engine.read(metric_id, method) for method in METHODS}
+    engine.post([metric_id], [(times, numpy.arange(100.0))])
+    engine.process()
+    assert before == {method: engine.read(metric_id, method) for method in METHODS}
+
+
+def test_two_workers_on_one_sack(engine):
+    """Both believe they own the sack: one loses its commit, and no point is lost or counted twice."""
+    [metric_id] = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS)])
+    engine.post([metric_id], [([START], [1.0])])
+    slow = engine.indexer.commit_sack
+
+    def overtaken(commit):
+        engine.indexer.commit_sack = slow
+        engine.process()
+        engine.post([metric_id], [([START + MINUTE], [2.0])])
+        engine.process()
+        slow(commit)
+
+    engine.indexer.commit_sack = overtaken
+    with pytest.raises(CommitLost):
+        process_sack(0, engine.incoming, engine.indexer, engine.store)
+    engine.process()
+    assert [(START, 1.0), (START + MINUTE, 2.0)] == engine.read(metric_id, "sum")[60.0]
+
+
+def test_failed_commit_is_not_remembered(engine):
+    """A head whose commit failed is not taken for the stored one, and nothing is lost."""
+    [metric_id] = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS)])
+    engine.post([metric_id], [([START], [1.0])])
+    commit = engine.indexer.commit_sack
+
+    def fail(_):
+        raise BackendUnavailable("index: away")
+
+    engine.indexer.commit_sack = fail
+    with pytest.raises(BackendUnavailable):
+        process_sack(0, engine.incoming, engine.indexer, engine.store)
+    engine.indexer.commit_sack = commit
+    assert [] == engine.read(metric_id, "sum")[60.0]
+    engine.process()
+    assert [(START, 1.0)] == engine.read(metric_id, "sum")[60.0]
+
+
+def test_deleted_metric(engine):
+    """Its backlog is dropped and counted, its stored data goes, and its neighbours stay."""
+    gone, kept = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS), uuid.UUID(int=2 * SACKS)])
+    engine.post([gone, kept], [([START], [1.0]), ([START], [2.0])])
+    engine.process()
+    engine.post([gone, kept], [([START + MINUTE] * 3, [1.0] * 3), ([START + MINUTE], [2.0])])
+    engine.indexer.delete_metrics([gone])
+    assert {"metric gone": 3} == engine.process()
+    with pytest.raises(NoSuchMetric):
+        engine.read(gone, "mean")
+    engine.expunge()
+    assert [kept] == metric_ids.unpack_ids(engine.store.read_head(engine.indexer.list_packs(0)[0]).ids)
+    assert [(START, 2.0), (START + MINUTE, 2.0)] == engine.read(kept, "mean")[60.0]
+    engine.indexer.delete_metrics([kept])
+    engine.expunge()
+    assert [] == engine.indexer.list_packs(0)
+    assert [] == engine.indexer.list_deleted_metrics(10)
+
+
+def test_garbage_leaves_what_counts(engine):
+    """Objects that no row names can go at once; every aggregate is still read after that."""
+    ids = engine.create_metrics(HOURS, 20)
+    for minute in range(0, 300, 30):
+        engine.post(ids, [(START + MINUTE * numpy.arange(minute, minute + 30), numpy.arange(30.0))] * 20)
+        engine.process()
+    expected = [engine.read(i, "sum") for i in ids]
+    garbage = engine.indexer.list_collectable_garbage(older_than_s=-1, limit=1000)
+    assert garbage
+    engine.store.driver.delete_many(garbage)
+    engine.indexer.delete_garbage_rows(garbage)
+    assert [] == engine.indexer.list_collectable_garbage(older_than_s=-1, limit=1000)
+    engine.store = fresh_store(engine)
+    assert expected == [engine.read(i, "sum") for i in ids]
+
+
+def test_missing_object_is_an_error(engine):
+    """An object that the index names and storage lacks is never an empty answer."""
+    [metric_id] = engine.create_metrics(HOURS)
+    engine.post([metric_id], [([START], [1.0])])
+    engine.process()
+    engine.store.driver.delete_many(list(engine.store.driver.list("")))
+    engine.store = fresh_store(engine)
+    with pytest.raises(BackendUnavailable, match="head-1-"):
+        engine.read(metric_id, "mean")
+
+
+def test_reader_overtaken_by_a_commit(engine):
+    """A head that went while the reader was on its way is asked for again."""
+    [metric_id] = engine.create_metrics(HOURS)
+    engine.post([metric_id], [([START], [1.0])])
+    engine.process()
+    find, calls = engine.indexer.get_pack_catalogue, []
+
+    def overtaken(*args):
+        found = find(*args)
+        if not calls:
+            engine.post([metric_id], [([START + MINUTE], [2.0])])
+            engine.process()
+            engine.store.driver.delete_many(engine.indexer.list_collectable_garbage(-1, 100))
+            engine.store = fresh_store(engine)
+        calls.append(args)
+        return found
+
+    engine.indexer.get_pack_catalogue = overtaken
+    engine.store = fresh_store(engine)
+    assert [(START, 1.0), (START + MINUTE, 2.0)] == engine.read(metric_id, "sum")[60.0]
+    assert len(calls) == 2
+
+
+def test_damaged_head_is_named(engine):
+    """Damage is an error that names the object, for reading and for processing."""
+    [metric_id] = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS)])
+    engine.post([metric_id], [([START], [1.0])])
+    engine.process()
+    driver = engine.store.driver
+    [key_] = list(driver.list(""))
+    data = bytearray(driver.get(key_))
+    data[-20] ^= 1
+    driver.delete_many([key_])
+    driver.put(key_, bytes(data))
+    engine.store = fresh_store(engine)
+    with pytest.raises(CorruptedData, match=key_):
+        engine.read(metric_id, "mean")
+    engine.post([metric_id], [([START], [1.0])])
+    with pytest.raises(CorruptedData, match=key_):
+        process_sack(0, engine.incoming, engine.indexer, engine.store)
+
+
+def test_packs_after_the_number_of_sacks_changed(engine):
+    """More sacks or fewer: everything stored is read and goes on growing, without being moved."""
+    ids = engine.create_metrics(HOURS, 60)
+    times = START + MINUTE * numpy.arange(200)
+    engine.post(ids, [(times, numpy.arange(200.0))] * 60)
+    engine.process()
+    expected = [engine.read(i, "count") for i in ids]
+    objects = set(engine.store.driver.list(""))
+    for sacks in (16, 2):
+        engine.indexer.change_sacks(sacks)
+        engine.sacks, engine.incoming = sacks, MemoryIncoming(sacks)
+        assert expected == [engine.read(i, "count") for i in ids]
+        assert objects == set(engine.store.driver.list(""))
+    order = random.Random(5).sample(range(60), 30)
+    engine.post([ids[n] for n in order], [([START + MINUTE * 200], [1.0])] * 30)
+    engine.process()
+    for row, metric_id in enumerate(ids):
+        assert 200 + (row in order) == len(engine.read(metric_id, "count")[60.0])
+
+
+def test_commit_of_nothing(engine):
+    """A commit may carry nothing but a checkpoint."""
+    sack = engine.indexer.get_sack(1)
+    engine.indexer.commit_sack(SackCommit(1, sack.sequence, {"place": 3}))
+    assert (sack.sequence + 1, {"place": 3}) == engine.indexer.get_sack(1)[1:]
+
+
+def test_golden_file_is_whole():
+    """All 45 examples of the contract are there."""
+    path = pathlib.Path(__file__).parent.parent / "unit" / "carbonara" / "golden.json"
+    assert 45 == len(json.loads(path.read_text()))
