@@ -192,7 +192,9 @@ class ArchivePolicies(Connections):
     def delete_archive_policy_rule(self, name: str) -> None:
         """Raises NoSuchArchivePolicyRule."""
         with self.writing() as connection:
-            if not connection.execute(sa.delete(archive_policy_rule).where(archive_policy_rule.c.name == name)).rowcount:
+            statement = sa.delete(archive_policy_rule).where(archive_policy_rule.c.name == name)
+            deleted = connection.execute(statement).rowcount
+            if not deleted:
                 raise exceptions.NoSuchArchivePolicyRule(name)
 
     @staticmethod

@@ -31,7 +31,8 @@ SELECT_PACKS = sa.select(*pack.c)
 ADVANCE_SACK = (sa.update(sack).where(sack.c.number == sa.bindparam("seen_number"),
                                       sack.c.sequence == sa.bindparam("seen_sequence"))
                 .values(sequence=sack.c.sequence + 1))
-ADVANCE_SACK_AND_CHECKPOINT = ADVANCE_SACK.values(checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type))
+ADVANCE_SACK_AND_CHECKPOINT = ADVANCE_SACK.values(
+    checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type))
 
 _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("stop"),
                     block.c.last > sa.bindparam("start", type_=sa.BigInteger) - block.c.granularity)
@@ -286,7 +287,8 @@ class Packs(Connections):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
 
 
-def _catalogue_statement(possible: set[int], granularities: Sequence[int] | None) -> tuple[sa.Select[Any], dict[str, Any]]:
+def _catalogue_statement(possible: set[int],
+                         granularities: Sequence[int] | None) -> tuple[sa.Select[Any], dict[str, Any]]:
     """Choose the statement: beyond one statement's worth of values, all packs of the policy are read."""
     parameters: dict[str, Any] = {}
     by_low = len(possible) <= IDS_PER_STATEMENT

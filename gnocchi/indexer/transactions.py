@@ -179,12 +179,11 @@ class Connections:
         BackendUnavailable
             If the connection was lost during the commit, it is unknown whether it happened.
         """
-        with self._write_queue():
-            with self._translated(), self._writer.connect() as connection:
-                transaction = connection.begin()
-                yield connection
-                with self._committing():
-                    transaction.commit()
+        with self._write_queue(), self._translated(), self._writer.connect() as connection:
+            transaction = connection.begin()
+            yield connection
+            with self._committing():
+                transaction.commit()
 
     def after_fork(self) -> None:
         """Forget the parent's connections; to be called in a child before anything else."""
@@ -246,7 +245,7 @@ class Connections:
 
     def _explain(self, e: exc.DBAPIError) -> Exception:
         sqlstate = getattr(e.orig, "sqlstate", None)
-        arguments = getattr(e.orig, "args", ())
+        arguments: tuple[Any, ...] = getattr(e.orig, "args", ())
         errno = arguments[0] if arguments and isinstance(arguments[0], int) else None
         reason = self._reason(e)
         if sqlstate in UNDONE_SQLSTATES or errno in UNDONE_ERRNOS or e.connection_invalidated:
@@ -259,7 +258,7 @@ class Connections:
 
     def _reason(self, e: exc.DBAPIError) -> str:
         """Return the first line of the driver's text: no statement, no values, no password."""
-        arguments = getattr(e.orig, "args", ())
+        arguments: tuple[Any, ...] = getattr(e.orig, "args", ())
         message = str(arguments[1] if len(arguments) > 1 and isinstance(arguments[0], int) else e.orig).strip()
         lines = message.splitlines()
         reason = lines[0] if lines else type(e.orig).__name__
