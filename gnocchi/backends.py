@@ -1,5 +1,6 @@
 """Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
 
+import importlib.metadata
 import os
 import threading
 import urllib.parse
@@ -10,8 +11,9 @@ from typing import Any
 from oslo_config import cfg
 
 from gnocchi.common.drivers import driver_arguments, load_driver
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
-from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, Indexer
 from gnocchi.processing.locks import Coordinator
 from gnocchi.storage.drivers import StorageDriver
 from gnocchi.storage.store import Store
@@ -65,11 +67,17 @@ class Backends:
 
     @property
     def incoming(self) -> IncomingDriver:
-        return self._get("incoming", lambda: open_incoming(self.conf, self.indexer))
+        return self._get("incoming", self._open_incoming)
 
     @property
     def coordinator(self) -> Coordinator:
         return self._get("coordinator", self._open_coordinator)
+
+    def _open_incoming(self) -> IncomingDriver:
+        sacks = self.indexer.count_sacks()
+        if not sacks:
+            raise BackendUnavailable("index: there are no sacks; gnocchi-upgrade has to be run")
+        return open_incoming(self.conf, sacks)
 
     def _open_coordinator(self) -> Coordinator:
         coordinator = Coordinator(get_coordination_url(self.conf), self.member_id)
@@ -78,7 +86,7 @@ class Backends:
 
 
 def open_storage(conf: cfg.ConfigOpts) -> StorageDriver:
-    """Return the storage driver of [storage].  Raises NoSuchDriver, BackendUnavailable."""
+    """Return the storage driver of [storage].  Raises InvalidConfiguration, BackendUnavailable."""
     driver = load_driver("gnocchi.storage", conf.storage.driver)
     return driver(**driver_arguments(driver, conf.storage.driver, conf.storage))
 
@@ -101,14 +109,31 @@ def get_coordination_url(conf: cfg.ConfigOpts) -> str:
 
 
 def open_indexer(conf: cfg.ConfigOpts) -> Indexer:
-    """Return the index of [indexer] url.  Raises BackendUnavailable."""
-    return Indexer(conf.indexer.url)
+    """Return the index of [indexer] url, not connected yet.  Raises InvalidConfiguration."""
+    options = {option.dest: conf.database[option.dest] for option in DATABASE_OPTS}
+    try:
+        return Indexer(conf.indexer.url, **options)
+    except ValueError as e:
+        raise InvalidConfiguration(str(e)) from e
 
 
-def open_incoming(conf: cfg.ConfigOpts, indexer: Indexer) -> IncomingDriver:
-    """Return the incoming driver of [incoming], for the number of sacks that the index tells.
-
-    Raises NoSuchDriver, BackendUnavailable.
-    """
+def open_incoming(conf: cfg.ConfigOpts, sacks: int) -> IncomingDriver:
+    """Return the incoming driver of [incoming].  Raises InvalidConfiguration, BackendUnavailable."""
     driver = load_driver("gnocchi.incoming", conf.incoming.driver)
-    return driver(sacks=indexer.count_sacks(), **driver_arguments(driver, conf.incoming.driver, conf.incoming))
+    return driver(sacks=sacks, **driver_arguments(driver, conf.incoming.driver, conf.incoming))
+
+
+def preload(conf: cfg.ConfigOpts) -> None:
+    """Load every library that the configured back ends need, so that forked processes share them.
+
+    Connects to nothing.  Raises InvalidConfiguration when a back end cannot be what it is said to be.
+    """
+    load_driver("gnocchi.storage", conf.storage.driver)
+    load_driver("gnocchi.incoming", conf.incoming.driver)
+    open_indexer(conf).close()
+    scheme = get_coordination_url(conf).partition(":")[0]
+    for point in importlib.metadata.entry_points(group="tooz.backends", name=scheme):
+        try:
+            point.load()
+        except ImportError as e:
+            raise InvalidConfiguration(f"Coordination by `{scheme}' lacks a library: {e}") from e

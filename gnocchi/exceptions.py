@@ -17,6 +17,7 @@
     +-- CommitLost                 somebody else committed this sack first; nothing was made visible
     +-- CorruptedData              stored bytes are damaged: names object key and offset
     +-- ObjectNotFound             a storage key does not exist
+    +-- InvalidConfiguration       options contradict each other or name what does not exist
 """
 
 
@@ -201,3 +202,7 @@ class ObjectNotFound(GnocchiError):
     def __init__(self, key):
         super().__init__(f"Object {key} does not exist")
         self.key = key
+
+
+class InvalidConfiguration(GnocchiError):
+    """What the operator configured cannot work; the text names the option and is one line, without secrets."""

@@ -6,7 +6,6 @@ operations 1.2).  Drivers declare their own; this module gathers them.
 
 import copy
 import itertools
-import os
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -15,13 +14,15 @@ from oslo_middleware import cors
 
 from gnocchi.carbonara.methods import METHODS
 from gnocchi.common import drivers
+from gnocchi.incoming import file as incoming_file
+from gnocchi.indexer import sqlalchemy
 from gnocchi.storage.drivers import file as storage_file
 
 #: Modules whose `OPTS` belong to [storage]; [incoming] has the same ones, which default to those.
 STORAGE_MODULES: tuple[ModuleType, ...] = (storage_file,)
 
 #: Modules whose `OPTS` belong to [incoming] alone, where [storage] does not have them.
-INCOMING_MODULES: tuple[ModuleType, ...] = ()
+INCOMING_MODULES: tuple[ModuleType, ...] = (incoming_file,)
 
 LOGGING_OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("debug", short="d", default=False,
@@ -51,29 +52,6 @@ DEFAULT_OPTS: list[cfg.Opt] = [
                 help="Log to the systemd journal in addition."),
     cfg.StrOpt("syslog_log_facility", default="user",
                help="Facility of messages sent to syslog."),
-]
-
-INDEXER_OPTS: list[cfg.Opt] = [
-    cfg.StrOpt("url", secret=True, required=True, default=os.getenv("GNOCCHI_INDEXER_URL"),
-               help="SQLAlchemy URL of the index: sqlite:///PATH, postgresql://... or mysql://... "
-                    "The environment variable GNOCCHI_INDEXER_URL is its default."),
-]
-
-DATABASE_OPTS: list[cfg.Opt] = [
-    cfg.StrOpt("connection", secret=True,
-               help="Not used: [indexer] url says where the index is."),
-    cfg.IntOpt("max_pool_size", default=5,
-               help="Connections each process keeps open to the index. 0: no limit."),
-    cfg.IntOpt("max_overflow", default=50,
-               help="Connections beyond max_pool_size that a process may open while it is busy."),
-    cfg.IntOpt("pool_timeout",
-               help="Seconds to wait for a free connection. Unset: 30."),
-    cfg.IntOpt("connection_recycle_time", default=3600,
-               help="Seconds after which a connection is replaced at its next use."),
-    cfg.IntOpt("max_retries", default=10,
-               help="Times a first connection is tried again at start. -1: for ever."),
-    cfg.IntOpt("retry_interval", default=10,
-               help="Seconds between those tries."),
 ]
 
 METRICD_OPTS: list[cfg.Opt] = [
@@ -172,8 +150,8 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     incoming = [option for option in _module_opts(INCOMING_MODULES) if option.dest not in names]
     return [
         ("DEFAULT", LOGGING_OPTS + DEFAULT_OPTS),
-        ("indexer", INDEXER_OPTS),
-        ("database", DATABASE_OPTS),
+        ("indexer", sqlalchemy.OPTS),
+        ("database", sqlalchemy.DATABASE_OPTS),
         ("metricd", METRICD_OPTS),
         ("api", API_OPTS),
         ("archive_policy", ARCHIVE_POLICY_OPTS),

@@ -12,7 +12,7 @@ from typing import Any
 from oslo_config import cfg
 
 from gnocchi import opts
-from gnocchi.exceptions import GnocchiError
+from gnocchi.exceptions import InvalidConfiguration
 
 LOG = logging.getLogger(__name__)
 
@@ -21,10 +21,6 @@ LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)-8s %(name)s: %(message)s"
 #: Where journald takes messages, and the priority of each level in its scale (syslog's).
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 JOURNAL_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-
-
-class InvalidConfiguration(GnocchiError):
-    """Options contradict each other or name what does not exist."""
 
 
 def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts | None = None,

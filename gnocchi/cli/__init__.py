@@ -1,0 +1,24 @@
+"""Commands: one thin module each.  Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+from oslo_config import cfg
+
+from gnocchi.exceptions import GnocchiError
+
+
+def command(function: Callable[[], int | None]) -> Callable[[], int]:
+    """Make a command that tells what is wrong in one line, not in a traceback."""
+
+    @functools.wraps(function)
+    def run() -> int:
+        try:
+            return function() or 0
+        except (cfg.Error, GnocchiError) as e:
+            print(f"{os.path.basename(sys.argv[0])}: {e}", file=sys.stderr)
+            return 1
+
+    return run

@@ -6,10 +6,10 @@ from typing import Any
 
 from oslo_config import cfg
 
-from gnocchi.exceptions import GnocchiError
+from gnocchi.exceptions import InvalidConfiguration
 
 
-class NoSuchDriver(GnocchiError):
+class NoSuchDriver(InvalidConfiguration):
     """The configuration names a driver that is not installed or that cannot be imported."""
 
 

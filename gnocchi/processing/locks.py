@@ -18,7 +18,7 @@ import tenacity
 import tooz
 from tooz import coordination
 
-from gnocchi.exceptions import BackendUnavailable, GnocchiError, SackLocked
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
 
 LOG = logging.getLogger(__name__)
 
@@ -38,10 +38,6 @@ _FOREIGN_FAILURES = (
     ("pymemcache.exceptions", "MemcacheError"), ("psycopg2", "Error"), ("pymysql.err", "Error"),
     ("requests.exceptions", "RequestException"),
 )
-
-
-class InvalidCoordinationUrl(GnocchiError):
-    """The configured coordination URL names no installed driver or cannot be parsed."""
 
 
 def sack_name(number: int, sacks: int) -> str:
@@ -88,7 +84,7 @@ class Coordinator:
             try:
                 self._tooz = coordination.get_coordinator(url, self.member_id)
             except (RuntimeError, ValueError, LookupError, ImportError) as e:
-                raise InvalidCoordinationUrl(f"[DEFAULT] coordination_url: {e}") from e
+                raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
         self._stopped = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="coordination heartbeat", daemon=True)
         self._lost = False
@@ -110,13 +106,18 @@ class Coordinator:
         """Whether the last sign of life failed: locks held may be somebody else's by now."""
         return self._lost
 
+    @property
+    def expires_members(self) -> bool:
+        """Whether the service itself forgets a member that died."""
+        return coordination.Characteristics.NON_TIMEOUT_BASED not in self._tooz.CHARACTERISTICS
+
     def _beat(self) -> None:
         pause = 0.0
         while not self._stopped.wait(pause):
             try:
                 with translate_failures("take a sign of life"):
                     # Half the time: early is better than late.
-                    pause = min(self._tooz.heartbeat() / 2, HEARTBEAT_MAX_S)
+                    pause = min((self._tooz.heartbeat() or HEARTBEAT_MAX_S) / 2, HEARTBEAT_MAX_S)
             except tooz.NotImplemented:
                 return
             except BackendUnavailable as e:

@@ -28,6 +28,7 @@ LAYERS = {
     "gnocchi.storage": 3,
     "gnocchi.processing": 4,
     "gnocchi.query": 4,
+    "gnocchi.backends": 4.5,
     "gnocchi.rest": 5,
     "gnocchi.ingest": 5,
     "gnocchi.metricd": 5,

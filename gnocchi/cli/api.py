@@ -1,0 +1,130 @@
+"""`gnocchi-api`: the REST API, served by Granian.
+
+The master starts and minds worker processes; each reads the configuration anew when it starts, so
+that SIGHUP, which replaces them one after the other, brings changes into effect.
+"""
+
+import contextlib
+import functools
+import http.client
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from oslo_config import cfg
+
+from gnocchi import backends, service
+from gnocchi.cli import command
+from gnocchi.exceptions import GnocchiError
+from gnocchi.rest import app
+
+LOG = logging.getLogger(__name__)
+
+#: More processes than this pay only where somebody measured them: each has its own caches and connections.
+WORKERS_MAX = 4
+
+#: Connections that wait to be accepted.
+BACKLOG = 1024
+
+#: Seconds that requests under way get at a stop.
+GRACE_S = 60
+
+#: Seconds between the start of a worker's successor and its own end, at a reload.
+RELOAD_OVERLAP_S = 1.0
+
+#: How long a worker looks for its own first answer, and how often, in seconds.
+READY_TIMEOUT_S = 60.0
+READY_POLL_S = 0.02
+
+CLI_OPTS = [
+    cfg.HostAddressOpt("host", help="Address to listen on, in place of [api] host."),
+    cfg.PortOpt("port", help="Port to listen on, in place of [api] port."),
+    cfg.StrOpt("uwsgi-mode", choices=["http", "http-socket", "socket"],
+               help="Accepted for compatibility, without effect: HTTP is served directly."),
+]
+
+
+class CannotListen(GnocchiError):
+    """The address is taken or is not ours."""
+
+
+@command
+def api() -> int:
+    argv = sys.argv[1:]
+    conf = service.prepare_service(argv := [word for word in argv if word != "--"], cli_opts=CLI_OPTS)
+    if len(argv) < len(sys.argv) - 1:
+        LOG.warning("`--' is not needed and was dropped")
+    if conf.uwsgi_mode:
+        LOG.warning("--uwsgi-mode has no effect: gnocchi-api serves HTTP by itself")
+    serve(conf, argv)
+    return 0
+
+
+def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
+    """Serve until a signal ends it.  Raises CannotListen."""
+    port = conf.port or conf.api.port
+    host = find_address(conf.host or conf.api.host, port)
+    server = granian.Granian(
+        "gnocchi.wsgi.api:application", address=host, port=port, interface=Interfaces.WSGI,
+        workers=conf.api.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX), blocking_threads=conf.api.threads,
+        backlog=BACKLOG, log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
+        workers_kill_timeout=GRACE_S, process_name=f"gnocchi-api: {host}:{port}")
+    backends.preload(conf)
+    LOG.info("Listening on %s port %d", host, port)
+    server.serve(target_loader=functools.partial(load_worker, tuple(argv), host, port), wrap_loader=False)
+
+
+def find_address(host: str, port: int) -> str:
+    """Return the IP address of a host name after checking that its port is free.
+
+    Workers share the port in a way that would also let a second gnocchi-api share it unnoticed.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as e:
+        raise CannotListen(f"Cannot listen on {host} port {port}: {e.strerror}") from e
+    return str(address[0])
+
+
+def load_worker(argv: Sequence[str], host: str, port: int) -> Callable:
+    """Return the application; runs in each worker when it starts."""
+    started = time.monotonic()
+    conf = service.prepare_service(argv, cli_opts=CLI_OPTS)
+    application = app.load_app(conf)
+    threading.Thread(target=tell_ready, args=(host, port, started), name="ready", daemon=True).start()
+    return application
+
+
+def tell_ready(host: str, port: int, started: float) -> None:
+    """Print the line of uWSGI that test tools wait for (contract, client-traffic 9), once a request is answered."""
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while time.monotonic() < started + READY_TIMEOUT_S:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(target, port, timeout=5)
+            try:
+                connection.request("GET", "/", headers={"Connection": "close"})
+                connection.getresponse()
+            finally:
+                connection.close()
+            print(f"WSGI app 0 (mountpoint='') ready in {time.monotonic() - started:.0f} seconds (pid {os.getpid()})",
+                  file=sys.stderr, flush=True)
+            return
+        time.sleep(READY_POLL_S)
+
+
+def wsgi() -> Callable:
+    """Return the WSGI application, for servers that want a factory."""
+    from gnocchi.wsgi.api import application
+    return application

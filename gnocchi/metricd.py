@@ -1,0 +1,294 @@
+"""The processes of metricd: processing workers, a janitor, a reporter, and the master that minds them.
+
+    master ──fork──> processing worker(0..n)   sack by sack: lock, process_sack until nothing is left, unlock
+                     janitor worker(0)         deleted metrics, garbage
+                     reporting worker(0)       one log line on the backlog
+
+Workers open their back ends themselves, after the fork, and go on trying while one is away.
+"""
+
+import gc
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+import cotyledon
+from cotyledon import oslo_config_glue
+from oslo_config import cfg
+
+from gnocchi.backends import HOST_CACHE_BYTES, Backends
+from gnocchi.exceptions import BackendUnavailable, CommitLost
+from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing.janitor import Janitor
+from gnocchi.processing.locks import lock_name, sack_name
+from gnocchi.processing.members import Membership
+from gnocchi.processing.schedule import Schedule
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two looks for new measures with `greedy`.
+GREEDY_DELAY_S = 0.5
+
+#: Shortest pause between two rounds in seconds, whatever is configured.
+DELAY_MIN_S = 0.05
+
+#: Pause after a failed round in seconds: doubled from the first to the last.
+RETRY_S = 0.5
+RETRY_MAX_S = 60.0
+
+#: Memory of the janitor for what it reads, which it seldom reads twice.
+JANITOR_CACHE_BYTES = 16 << 20
+
+
+class Job(cotyledon.Service):
+    """A process that runs a round, waits, and so on until it is told to stop."""
+
+    def __init__(self, worker_id: int, conf: cfg.ConfigOpts, cache_bytes: int = JANITOR_CACHE_BYTES) -> None:
+        super().__init__(worker_id)
+        self._conf = conf
+        self._stop = threading.Event()
+        #: Held while something is under way that a stop has to wait for.
+        self._working = threading.Lock()
+        self._backends = Backends(conf, cache_bytes, f"{socket.gethostname()}.{worker_id}.{uuid.uuid4()}")
+        self.errors = 0
+
+    def run_round(self) -> None:
+        """Do what is due.  Raises BackendUnavailable: the next round tries again."""
+        raise NotImplementedError
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from the start of one round to the start of the next."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        retry_s = RETRY_S
+        while not self._stop.is_set():
+            started = time.monotonic()
+            pause = max(DELAY_MIN_S, self.delay_s)
+            try:
+                self.run_round()
+                retry_s = RETRY_S
+            except BackendUnavailable as e:
+                LOG.warning("%s; the %s worker tries again in %.1f seconds", e, self.name, retry_s)
+                pause, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                started = time.monotonic()
+            except Exception:
+                self.errors += 1
+                LOG.exception("Unexpected error during %s job", self.name)
+                pause = max(pause, RETRY_S)
+            self._stop.wait(max(0.0, started + pause - time.monotonic()))
+
+    def stop(self) -> None:
+        """Begin no new work."""
+        self._stop.set()
+
+    def terminate(self) -> None:
+        self.stop()
+        # Not for the end of the round, which may be waiting for a back end: only for work.  Never
+        # released, so that none begins any more.
+        self._working.acquire()
+        self.leave()
+
+    def leave(self) -> None:
+        """Give up what others may be waiting for, just before the process ends."""
+
+
+class Processor(Job):
+    """Aggregates the measures of its sacks.
+
+    Parameters
+    ----------
+    metrics_max : int
+        Stop after that many metrics; 0: never.
+    """
+
+    name = "processing"
+
+    def __init__(self, worker_id: int, conf: cfg.ConfigOpts, cache_bytes: int = HOST_CACHE_BYTES,
+                 metrics_max: int = 0) -> None:
+        super().__init__(worker_id, conf, cache_bytes)
+        self._metrics_max = metrics_max
+        self._membership: Membership | None = None
+        self._schedule: Schedule | None = None
+        self._position: object = object()
+        self._drained = False
+        self._committed = False
+        self._next_scan = self._next_roll_call = 0.0
+        self.counters: Counter = Counter()
+
+    @property
+    def delay_s(self) -> float:
+        delay = self._conf.metricd.metric_processing_delay
+        return min(GREEDY_DELAY_S, delay) if self._conf.metricd.greedy else delay
+
+    def run_round(self) -> None:
+        """Process what is new, or everything when a full scan is due.
+
+        While nothing is posted and the last scan found nothing waiting, a round costs one look at the
+        incoming driver's position, and no SQL.
+        """
+        now = time.monotonic()
+        position = self._backends.incoming.get_position()
+        due = now >= self._next_scan
+        if position == self._position and (self._drained or not due):
+            return
+        if due:
+            self._next_scan = now + self._conf.metricd.metric_processing_delay
+        checkpoints = {sack.number: sack.checkpoint for sack in self._backends.indexer.list_sacks()}
+        if self._committed and due:
+            self._backends.incoming.acknowledge(checkpoints)
+            self._committed = False
+        backlogs = self._backends.incoming.list_backlogs(checkpoints)
+        # Noted before the backlog was listed: what came in between is seen by the next round.
+        self._position = position
+        self._drained = not backlogs
+        if not backlogs and self._schedule is not None:
+            return
+        schedule = self._call_roll(len(checkpoints))
+        for number in schedule.order(backlogs, time.time_ns()):
+            if self._stop.is_set():
+                return
+            self._process(number, len(checkpoints))
+        if due and self._membership is not None:
+            self._membership.publish(self.counters)
+
+    def _call_roll(self, sacks: int) -> Schedule:
+        """Return the schedule, brought up to date with who works, once per processing delay."""
+        coordinator = self._backends.coordinator
+        if coordinator.lost:
+            raise BackendUnavailable("Coordination service is away: no sacks are taken")
+        if self._schedule is None or self._membership is None:
+            self._membership = Membership(coordinator)
+            self._schedule = Schedule(coordinator.member_id, sacks, self._conf.metricd.processing_replicas,
+                                      self._conf.metricd.metric_processing_delay)
+        now = time.monotonic()
+        if now >= self._next_roll_call:
+            members = self._membership.join()
+            if members is None and not self._next_roll_call:
+                LOG.info("Coordinator does not support partitioning. "
+                         "Worker will battle against other workers for jobs.")
+            self._schedule.set_members(members)
+            self._next_roll_call = now + self._conf.metricd.metric_processing_delay
+        return self._schedule
+
+    def _process(self, number: int, sacks: int) -> None:
+        """Process the backlog of one sack unless somebody else does."""
+        coordinator = self._backends.coordinator
+        with self._working, coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
+            try:
+                complete = not held
+                while not complete and not self._stop.is_set() and not coordinator.lost:
+                    complete = self._process_slice(number)
+            except CommitLost as e:
+                LOG.warning("%s; its backlog is read again", e)
+            except BackendUnavailable:
+                raise
+            except Exception:
+                self.errors += 1
+                self.counters["errors"] += 1
+                LOG.exception("Error processing new measures of sack %d", number)
+
+    def _process_slice(self, number: int) -> bool:
+        started = time.monotonic()
+        done = process_sack(number, self._backends.incoming, self._backends.indexer, self._backends.store)
+        self._committed = True
+        self.counters["processed measures"] += done.measures
+        self.counters["processed metrics"] += done.metrics
+        self.counters["processing time"] += time.monotonic() - started
+        for reason, measures in done.refused.items():
+            if measures:
+                self.counters[f"refused measures: {reason}"] += measures
+        LOG.debug("Sack %d: %d measures of %d metrics", number, done.measures, done.metrics)
+        if 0 < self._metrics_max <= self.counters["processed metrics"]:
+            self.stop()
+        return done.complete
+
+    def terminate(self) -> None:
+        LOG.info("Waiting ongoing metric processing to finish")
+        super().terminate()
+
+    def leave(self) -> None:
+        if self._membership is None or self._backends.coordinator.lost:
+            return
+        try:
+            self._membership.leave()
+            self._backends.coordinator.stop()
+        except BackendUnavailable as e:
+            LOG.warning("%s", e)
+
+
+class JanitorJob(Job):
+    name = "janitor"
+    _janitor: Janitor | None = None
+
+    @property
+    def delay_s(self) -> float:
+        return self._conf.metricd.metric_cleanup_delay
+
+    def run_round(self) -> None:
+        if self._janitor is None:
+            backends = self._backends
+            self._janitor = Janitor(backends.incoming, backends.indexer, backends.store, backends.coordinator,
+                                    self._conf.metricd.cleanup_batch_size, self._stop.is_set)
+        with self._working:
+            done = self._janitor.clean_up()
+        if done.metrics or done.objects:
+            LOG.info("Expunged %d metrics and deleted %d objects", done.metrics, done.objects)
+
+
+class Reporter(Job):
+    name = "reporting"
+
+    @property
+    def delay_s(self) -> float:
+        return self._conf.metricd.metric_reporting_delay
+
+    def run_round(self) -> None:
+        try:
+            checkpoints = {sack.number: sack.checkpoint for sack in self._backends.indexer.list_sacks()}
+            report = self._backends.incoming.report_backlog(checkpoints, details=False)
+        except BackendUnavailable as e:
+            raise BackendUnavailable(f"Unable to compute backlog. Retrying at next interval. {e}") from e
+        LOG.info("%d measurements bundles across %d metrics wait to be processed.", report.bundles, report.metrics)
+
+
+class Master(cotyledon.ServiceManager):
+    """Forks the processes and forks anew those that die.
+
+    Parameters
+    ----------
+    on_reload : callable
+        Called after the configuration files were read again.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, on_reload: Callable[[], None]) -> None:
+        super().__init__()
+        oslo_config_glue.setup(self, conf)
+        self._conf = conf
+        workers = get_workers(conf)
+        self._processors = self.add(Processor, workers, args=(conf, HOST_CACHE_BYTES // workers))
+        if conf.metricd.metric_reporting_delay >= 0:
+            self.add(Reporter, args=(conf,))
+        self.add(JanitorJob, args=(conf,))
+        self.register_hooks(on_reload=on_reload)
+        self.register_hooks(on_reload=self._reload)
+
+    def _reload(self) -> None:
+        # The files have been read again by now; children end and come back with them.
+        self.reconfigure(self._processors, get_workers(self._conf))
+
+    def run(self) -> None:
+        # What exists now is shared by all children until somebody writes to it; the collector would.
+        gc.collect()
+        gc.freeze()
+        super().run()
+
+
+def get_workers(conf: cfg.ConfigOpts) -> int:
+    return conf.metricd.workers or len(os.sched_getaffinity(0))

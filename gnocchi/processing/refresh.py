@@ -1,0 +1,56 @@
+"""`refresh=true`: pending measures are aggregated within the request that wants to see them."""
+
+import time
+from collections.abc import Iterable
+
+from gnocchi.exceptions import CommitLost, SackLocked
+from gnocchi.incoming import IncomingDriver
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing.locks import Coordinator, lock_name, sack_name
+from gnocchi.storage.store import Store
+
+
+def refresh_sacks(numbers: Iterable[int], incoming: IncomingDriver, indexer: Indexer, store: Store,
+                  get_coordinator, timeout_s: float) -> None:
+    """Return once everything that waited in these sacks when this was called is aggregated.
+
+    Parameters
+    ----------
+    numbers : iterable of int
+        The sacks of the metrics asked for.
+    get_coordinator : callable returning Coordinator
+        Called only when there is something to do: nothing pending means no lock.
+    timeout_s : float
+        For all sacks together.
+
+    Raises
+    ------
+    SackLocked
+        Time ran out, for a lock or for the work itself; what was done stays done.
+    BackendUnavailable
+    """
+    deadline = time.monotonic() + timeout_s
+    numbers = sorted(set(numbers))
+    checkpoints = {number: indexer.get_sack(number).checkpoint for number in numbers}
+    pending = incoming.list_backlogs(checkpoints)
+    for number in numbers:
+        if number in pending:
+            _refresh_sack(number, incoming, indexer, store, get_coordinator(), deadline)
+
+
+def _refresh_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store, coordinator: Coordinator,
+                  deadline: float) -> None:
+    name = sack_name(number, indexer.count_sacks())
+    with coordinator.wait_lock(lock_name(name), deadline, name):
+        # A slice that was complete when it was read holds everything posted before; what arrives
+        # while it is being worked on is not waited for.
+        while True:
+            try:
+                if process_sack(number, incoming, indexer, store).complete:
+                    return
+            except CommitLost:
+                # Somebody whose lock had expired committed first.  The rest is read anew.
+                pass
+            if time.monotonic() >= deadline:
+                raise SackLocked(name)
