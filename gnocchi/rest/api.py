@@ -6,7 +6,15 @@ from typing import Any
 import pecan
 
 from gnocchi.rest import errors, headers, routing
-from gnocchi.rest.controllers import archive_policy, archive_policy_rule, capabilities
+from gnocchi.rest.controllers import (
+    archive_policy,
+    archive_policy_rule,
+    batch,
+    capabilities,
+    measures,
+    metric,
+    status,
+)
 from gnocchi.rest.request import Request
 
 BUILD = importlib.metadata.version("gnocchi")
@@ -54,7 +62,12 @@ class V1Controller(routing.Routes):
         "/archive_policy/{name}": archive_policy.ArchivePolicyController(),
         "/archive_policy_rule": archive_policy_rule.ArchivePolicyRulesController(),
         "/archive_policy_rule/{name}": archive_policy_rule.ArchivePolicyRuleController(),
+        "/batch/metrics/measures": batch.MetricsMeasuresController(),
         "/capabilities": capabilities.CapabilitiesController(),
+        "/metric": metric.MetricsController(),
+        "/metric/{id}": metric.MetricController(),
+        "/metric/{id}/measures": measures.MeasuresController(),
+        "/status": status.StatusController(),
     }
 
     def prepare(self, request: Request) -> None:

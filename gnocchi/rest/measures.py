@@ -8,7 +8,7 @@ import functools
 import itertools
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy
@@ -17,6 +17,7 @@ import voluptuous
 
 from gnocchi import metric_ids, times
 from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.query.fetch import MeasuresAtGranularity
 from gnocchi.rest import errors, ids, json, schemas
 
 
@@ -144,14 +145,6 @@ def _read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, n
     except (KeyError, TypeError, ValueError, OverflowError):
         raise _invalid("unexpected measures value", path) from None
     return timestamps, numpy.array(values, numpy.float64)
-
-
-class MeasuresAtGranularity(Protocol):
-    """What `gnocchi.query.fetch` hands out: n aggregates of one granularity (or calendar letter)."""
-
-    granularity: Any
-    timestamps: numpy.ndarray
-    values: numpy.ndarray
 
 
 def encode_measures(parts: Iterable[MeasuresAtGranularity]) -> bytes:

@@ -17,14 +17,18 @@ _ARGUMENTS = voluptuous.Schema({
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """limit : items at most;  marker : last item already seen;  sorts : `key:direction`, as they really apply"""
+    """limit : items at most;  marker : last item already seen
+
+    sorts : `key:direction`, as asked for or by default.  The index sorts equal items by what is unique; clients do not
+        see that in links.
+    """
 
     limit: int
     marker: str | None
     sorts: list[str]
 
 
-def read_page(request: Request, default_sorts: Sequence[str], unique_keys: Sequence[str] = ("id",)) -> Page:
+def read_page(request: Request, default_sorts: Sequence[str]) -> Page:
     """What page the client asks for; `limit` is capped by `[api] max_limit`.
 
     Raises errors.RequestError 400, exceptions.InvalidPagination.
@@ -37,7 +41,7 @@ def read_page(request: Request, default_sorts: Sequence[str], unique_keys: Seque
             limit = min(_ARGUMENTS({"limit": arguments["limit"]})["limit"], limit_max)
         except voluptuous.Invalid as e:
             raise errors.RequestError(400, {"cause": "Argument value error", "reason": str(e)}) from e
-    sorts = pagination.effective_sorts(arguments.getall("sort"), default_sorts, unique_keys)
+    sorts = pagination.effective_sorts(arguments.getall("sort"), default_sorts, ())
     return Page(limit, arguments.get("marker"), sorts)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pecan.core
+from webob import multidict
 
 from gnocchi.rest import errors, json, schemas
 
@@ -20,7 +21,7 @@ class Request(pecan.core.Request):
     take what they want from `GET` and from `read_json()`.
     """
 
-    params: dict[str, str] = {}
+    params = multidict.NoVars()
 
     @property
     def json(self):

@@ -1,7 +1,6 @@
 """Measures on the wire."""
 
 import json
-import types
 import uuid
 
 import numpy
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnocchi import metric_ids, times
+from gnocchi.query.fetch import MeasuresAtGranularity
 from gnocchi.rest import errors, measures
 from gnocchi.rest import json as rest_json
 
@@ -207,8 +207,7 @@ def test_decode_batch_fast_and_slow_agree(body):
 
 
 def part(granularity, stamps, values):
-    return types.SimpleNamespace(granularity=granularity, timestamps=numpy.array(stamps, "datetime64[ns]"),
-                                 values=numpy.array(values, "float64"))
+    return MeasuresAtGranularity(granularity, numpy.array(stamps, "datetime64[ns]"), numpy.array(values, "float64"))
 
 
 MINUTE = numpy.timedelta64(60, "s")

@@ -1,0 +1,83 @@
+"""Measures of one metric: `.../measures` of a metric by id or by name."""
+
+import numpy
+import pecan
+
+from gnocchi import metric_ids, times
+from gnocchi.exceptions import AggregationDoesNotExist, SackLocked
+from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.indexer import Metric
+from gnocchi.processing.refresh import refresh_sacks
+from gnocchi.query import fetch
+from gnocchi.rest import arguments, errors, formats, measures
+from gnocchi.rest.controllers.metric import find_metric, get_resource_of
+from gnocchi.rest.request import Request
+
+DEFAULT_METHOD = "mean"
+
+
+def accept_measures(request: Request, response, batch: MeasureBatch) -> None:
+    """Answer 202 once the measures of a checked batch are durable."""
+    if len(batch.timestamps):
+        request.services.incoming.write_measures(batch)
+    response.status = 202
+
+
+def refresh_metric(request: Request, metric: Metric) -> None:
+    """Have everything that was posted to a metric aggregated.  Raises errors.RequestError 503."""
+    services = request.services
+    sack = metric_ids.sack_numbers(metric_ids.pack_ids([metric.id]), services.indexer.count_sacks())
+    try:
+        refresh_sacks(sack.tolist(), services.incoming, services.indexer, services.store,
+                      lambda: services.coordinator, services.conf.api.operation_timeout)
+    except SackLocked as e:
+        raise errors.RequestError(
+            503, f"Unable to refresh metric: {metric.id}. Metric is locked. Please try again.") from e
+
+
+def read_resample(request: Request) -> numpy.timedelta64 | str | None:
+    """The argument `resample`: a span or a calendar letter.  Raises errors.RequestError 400."""
+    text = arguments.read_text(request, "resample")
+    if text is None or text in fetch.CALENDAR_DAYS:
+        return text
+    try:
+        return times.parse_timespan(text)
+    except ValueError as e:
+        raise errors.RequestError(400, str(e)) from e
+
+
+class MeasuresController:
+    """`/v1/metric/{id}/measures`."""
+
+    def lookup(self, metric_id: str) -> tuple[Metric]:
+        return (find_metric(pecan.request, metric_id),)
+
+    @pecan.expose("json")
+    def get(self, metric: Metric) -> bytes:
+        request = pecan.request
+        request.enforce("get measures", formats.metric_target(metric, get_resource_of(request, metric)))
+        start = arguments.read_timestamp(request, "start")
+        stop = arguments.read_timestamp(request, "stop")
+        granularity = arguments.read_timespan(request, "granularity")
+        resample = read_resample(request)
+        if resample is not None and granularity is None:
+            raise errors.RequestError(400, "A granularity must be specified to resample")
+        method = arguments.read_text(request, "aggregation")
+        method = DEFAULT_METHOD if method is None else method
+        if arguments.read_bool(request, "refresh", default=False):
+            refresh_metric(request, metric)
+        try:
+            return measures.encode_measures(fetch.read_measures(
+                request.services.store, request.services.indexer, metric, method,
+                None if granularity is None else (granularity,), start, stop, resample))
+        except AggregationDoesNotExist as e:
+            raise errors.RequestError(404, {
+                "cause": "Aggregation method does not exist for this metric",
+                "detail": {"metric": str(metric.id), "aggregation_method": method},
+            }) from e
+
+    @pecan.expose("json")
+    def post(self, metric: Metric) -> None:
+        request = pecan.request
+        request.enforce("post measures", formats.metric_target(metric))
+        accept_measures(request, pecan.response, measures.decode_measures(request.read_body(), metric.id))
