@@ -73,10 +73,17 @@ class _Groups:
         #: One value in each group, as with one measure per finest period: most methods then are the identity.
         self.single = len(values) == len(starts)
 
-    def reduce(self, ufunc: numpy.ufunc, values: numpy.ndarray | None = None) -> numpy.ndarray:
-        if self.single:
-            return self.values if values is None else values
-        return ufunc.reduceat(self.values if values is None else values, self.starts)
+    def reduce(self, ufunc: numpy.ufunc) -> numpy.ndarray:
+        return self.values if self.single else ufunc.reduceat(self.values, self.starts)
+
+    def add_up(self, values: numpy.ndarray) -> numpy.ndarray:
+        """Add in time order, one by one: `add.reduceat` adds in pairs, which rounds and overflows otherwise."""
+        return numpy.bincount(self.labels, values, minlength=len(self.starts))
+
+    @functools.cached_property
+    def labels(self) -> numpy.ndarray:
+        """Group of each value, shape (n,), int64."""
+        return numpy.arange(len(self.starts)).repeat(self.sizes)
 
     @functools.cached_property
     def sizes(self) -> numpy.ndarray:
@@ -91,7 +98,7 @@ class _Groups:
 
     @functools.cached_property
     def sums(self) -> numpy.ndarray:
-        return self.reduce(numpy.add)
+        return self.values if self.single else self.add_up(self.values)
 
     @functools.cached_property
     def means(self) -> numpy.ndarray:
@@ -136,8 +143,8 @@ class _Groups:
         """Sample deviation in two passes; absent for groups of one value."""
         if self.single:
             return Column(numpy.zeros(len(self.starts)), numpy.zeros(len(self.starts), bool))
-        deviations = self.values - numpy.repeat(self.means, self.sizes)
-        squares = self.reduce(numpy.add, deviations * deviations)
+        deviations = self.values - self.means[self.labels]
+        squares = self.add_up(deviations * deviations)
         values = numpy.sqrt(squares / numpy.maximum(self.counts - 1, 1))
         present = self.sizes > 1
         return Column(values, None if present.all() else present)

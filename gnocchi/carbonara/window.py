@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy
 
-from gnocchi.carbonara import grouping, methods
+from gnocchi.carbonara import grouping
 from gnocchi.carbonara.grouping import span_ns
+from gnocchi.carbonara.methods import RATE, aggregate
 from gnocchi.carbonara.series import Buckets, SeriesBatch, concat, empty_batch, merge, search, select, take_ranges
 
 _NAT = numpy.iinfo(numpy.int64).min
@@ -32,7 +33,7 @@ class WindowPolicy(NamedTuple):
         The timespan is a whole multiple of the granularity, or None (unlimited).
     window_blocks : int >= 0
         W: how many coarsest periods before the newest point's one still accept measures.
-    methods : tuple of str, some of methods.METHODS
+    methods : tuple of str, some of `carbonara.methods.METHODS`
     """
 
     items: tuple[tuple[numpy.timedelta64, numpy.timedelta64 | None], ...]
@@ -45,7 +46,7 @@ class WindowPolicy(NamedTuple):
 
     @property
     def has_rates(self) -> bool:
-        return any(method.startswith("rate:") for method in self.methods)
+        return any(method.startswith(RATE) for method in self.methods)
 
 
 class WindowState(NamedTuple):
@@ -128,6 +129,7 @@ def advance(state: WindowState, posted: SeriesBatch, policy: WindowPolicy) -> Ad
 
     Applying the same batch again changes nothing: its points are refused or replace themselves.
     """
+    assert len(posted.offsets) == len(state.raw.offsets), f"BUG: {posted.offsets} measures, {state.raw.offsets} points"
     old = state.accept_from.view(numpy.int64)
     posted, refused = _refuse_late(posted, old)
     raw = merge(state.raw, posted)
@@ -147,7 +149,7 @@ def advance(state: WindowState, posted: SeriesBatch, policy: WindowPolicy) -> Ad
 
 
 def open_buckets(
-    state: WindowState, granularity: numpy.timedelta64, names: tuple[str, ...], policy: WindowPolicy
+    state: WindowState, granularity: numpy.timedelta64, methods: tuple[str, ...], policy: WindowPolicy
 ) -> Buckets:
     """Compute the buckets that are not sealed yet, without those older than the timespan.
 
@@ -155,7 +157,7 @@ def open_buckets(
     ----------
     state : WindowState of m series
     granularity : timedelta64[ns], one of the policy's
-    names : aggregation methods, some of the policy's
+    methods : tuple of str, some of the policy's
     policy : WindowPolicy
 
     Returns
@@ -166,7 +168,7 @@ def open_buckets(
         _floor(state.accept_from.view(numpy.int64), span_ns(granularity)),
         _oldest_visible(state.newest.view(numpy.int64), granularity, dict(policy.items)[granularity]),
     )
-    return _compute_buckets(state, begin, None, granularity, names)
+    return _compute_buckets(state, begin, None, granularity, methods)
 
 
 def _refuse_late(posted: SeriesBatch, accept_from: numpy.ndarray) -> tuple[SeriesBatch, numpy.ndarray]:
@@ -201,8 +203,13 @@ def _floor(timestamps: numpy.ndarray, width: int) -> numpy.ndarray:
 
 def _subtract(timestamps: numpy.ndarray, amount: int) -> numpy.ndarray:
     """Go back by an amount >= 0 of any size, not beyond the first instant that int64 can tell; NaT stays."""
-    amount = min(amount, _MAX)
-    return numpy.where(timestamps == _NAT, _NAT, numpy.maximum(timestamps, amount - _MAX) - amount)
+    is_nat = timestamps == _NAT
+    amount = min(amount, 2 * _MAX)  # from the last instant to the first
+    while amount:
+        step = min(amount, _MAX)
+        timestamps = numpy.maximum(timestamps, step - _MAX) - step
+        amount -= step
+    return numpy.where(is_nat, _NAT, timestamps)
 
 
 def _oldest_accepted(newest: numpy.ndarray, policy: WindowPolicy) -> numpy.ndarray:
@@ -225,7 +232,7 @@ def _compute_buckets(
     begin: numpy.ndarray,
     end: numpy.ndarray | None,
     granularity: numpy.timedelta64,
-    names: tuple[str, ...],
+    methods: tuple[str, ...],
 ) -> Buckets:
     """Aggregate each series' raw points with begin <= timestamp < end (int64, whole buckets)."""
     raw = state.raw
@@ -233,7 +240,7 @@ def _compute_buckets(
     stop = raw.offsets[1:] if end is None else numpy.maximum(search(raw, end), first)
     points = take_ranges(raw, first, stop)
     groups = grouping.group(points, granularity)
-    columns = methods.aggregate(points, groups, names, *_predecessors(state, first))
+    columns = aggregate(points, groups, methods, *_predecessors(state, first))
     return Buckets(groups.offsets, groups.timestamps, columns)
 
 
