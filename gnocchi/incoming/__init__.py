@@ -4,7 +4,17 @@ import abc
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from oslo_config import cfg
+
+from gnocchi.common.drivers import driver_arguments, load_driver
 from gnocchi.incoming.batch import MeasureBatch
+
+#: The default of `driver`, like that of every option here, is the one of `[storage]`: see gnocchi.opts.
+OPTS = [
+    cfg.StrOpt("driver",
+               default="file",
+               help="Where measures wait until they are aggregated: the name of a driver, such as `file'."),
+]
 
 #: What a sack's row in the index remembers of the backlog already committed; JSON-able.
 Checkpoint = dict[str, Any]
@@ -87,4 +97,14 @@ class IncomingDriver(abc.ABC):
 
     def close(self) -> None:
         """Give back files and connections; a writer's data stays readable."""
-        return None
+        return
+
+
+def open_driver(conf: cfg.ConfigOpts, sacks: int) -> IncomingDriver:
+    """Return the configured driver (`[incoming] driver`), with its options, for this number of sacks.
+
+    Raises NoSuchDriver.
+    """
+    name = conf.incoming.driver
+    driver = load_driver("gnocchi.incoming", name)
+    return driver(sacks=sacks, **driver_arguments(driver, name, conf.incoming))

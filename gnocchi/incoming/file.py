@@ -1,0 +1,318 @@
+"""Incoming measures in append-only journals, one per API process, on a file system.
+
+Writing is journal_writer.py, reading journal_index.py and journal_slices.py; here both become a driver.
+Format: doc/source/format/journal.rst.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+from oslo_config import cfg
+
+from gnocchi import metric_ids
+from gnocchi.exceptions import BackendUnavailable, CorruptedData
+from gnocchi.incoming import Backlog, BacklogReport, Checkpoint, IncomingDriver, SackBacklog
+from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.incoming.journal import DAMAGED_SUFFIX, SUFFIX, TEMPORARY_SUFFIX, encode_slices, parse_name
+from gnocchi.incoming.journal_index import JournalIndex
+from gnocchi.incoming.journal_slices import IdRanges, JournalPart, count_ids, read_metric_ids, read_slices
+from gnocchi.incoming.journal_writer import JOURNAL_AGE_S_MAX, JOURNAL_BYTES_MAX, JournalWriter, sync_directory
+
+LOG = logging.getLogger(__name__)
+
+#: A journal's name, its index, and unread entries of one sack.
+_Candidate = tuple[str, JournalIndex, numpy.ndarray]
+
+OPTS = [
+    cfg.StrOpt("file_basepath",
+               default="/var/lib/gnocchi",
+               help="Root of the data directory.  Journals of incoming measures lie in its folder `incoming', "
+                    "which must be on a local file system with locks (flock)."),
+    cfg.StrOpt("durability",
+               default="fsync",
+               choices=[("fsync", "measures are accepted once they are on the disk, so they survive a power failure; "
+                                  "requests that arrive together share one fsync"),
+                        ("os", "measures are accepted once the operating system has them: faster, they survive a "
+                               "crash of Gnocchi; a crash of the machine loses the last ones (about 30 s)")],
+               help="What `accepted' means for measures in files."),
+]
+
+#: How often a slice is planned anew because a journal was deleted, all of it being committed, meanwhile.
+_ATTEMPTS_MAX = 5
+#: Slices whose metric ids are looked at together for the figures; bounds memory.
+_SLICES_PER_STEP = 100_000
+#: Age at which a journal that was never finished being created is taken for left behind.
+_TEMPORARY_AGE_NS_MAX = 3600 * 10 ** 9
+
+
+class FileDriver(IncomingDriver):
+    """Journals in `<basepath>/incoming`.
+
+    The checkpoint of a sack is `{"journals": {name: offset}}`: its slices that start before the offset are
+    committed.  A journal that is not named has none committed.
+
+    Parameters
+    ----------
+    basepath : str
+        The data directory.
+    sacks : int
+        The number of sacks, a power of two.
+    durability : str
+        `fsync` or `os`, see OPTS.
+    journal_bytes_max, journal_age_s_max
+        When a journal in use gives way to a new one.
+    system
+        Has the functions of `os` that write; tests inject faults there.
+    """
+
+    def __init__(self, basepath: str, sacks: int, durability: str = "fsync", *,
+                 journal_bytes_max: int = JOURNAL_BYTES_MAX, journal_age_s_max: float = JOURNAL_AGE_S_MAX,
+                 system: Any = os):
+        self.directory = os.path.join(basepath, "incoming")
+        self._sacks = sacks
+        self._writer = JournalWriter(self.directory, sacks, durability == "fsync", journal_bytes_max,
+                                     journal_age_s_max, system)
+        #: Guards the indexes; never held while measures are read.
+        self._reading = threading.Lock()
+        self._indexes: dict[str, JournalIndex] = {}
+        self._damage: set[tuple[str, int]] = set()
+
+    @property
+    def damaged_count(self) -> int:
+        """How many damaged places this process has met (and left out) in journals."""
+        return len(self._damage)
+
+    def upgrade(self) -> None:
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            sync_directory(os.path.dirname(self.directory))
+        except OSError as e:
+            raise BackendUnavailable(f"Cannot create {self.directory}: {e.strerror}") from e
+
+    def close(self) -> None:
+        self._writer.close()
+        with self._reading:
+            for index in self._indexes.values():
+                index.close()
+            self._indexes = {}
+
+    def write_measures(self, batch: MeasureBatch) -> None:
+        if len(batch.metric_ids):
+            self._writer.write(encode_slices(batch, self._sacks))
+
+    def read_backlog(self, sack: int, checkpoint: Checkpoint, measures_max: int) -> Backlog | None:
+        for _attempt in range(_ATTEMPTS_MAX):
+            with self._reading, self._unavailable():
+                planned = self._plan(sack, checkpoint, measures_max)
+            if planned is None:
+                return None
+            parts, following, complete = planned
+            try:
+                with self._unavailable(but=FileNotFoundError):
+                    batch, damage = read_slices(parts, sack, self._sacks)
+            except FileNotFoundError:
+                continue    # Somebody deleted a journal: committed, all of it.  So look again.
+            self._note_damage(damage)
+            return Backlog(batch, len(batch.metric_ids), following, complete)
+        raise BackendUnavailable(f"Journals in {self.directory} vanish while they are read")
+
+    def list_backlogs(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, SackBacklog]:
+        """Return the sacks that have something waiting; `checkpoints` must be committed ones."""
+        waiting = {}
+        with self._reading, self._unavailable():
+            indexes = self._refresh()
+            self._forget(indexes, checkpoints)
+            for sack, checkpoint in checkpoints.items():
+                unread = [index.unread(sack, _offset(checkpoint, name)) for name, index in indexes]
+                unread = [entries for entries in unread if len(entries)]
+                if unread:
+                    waiting[sack] = SackBacklog(
+                        sum(int(entries["metrics"].sum(dtype=numpy.int64)) for entries in unread),
+                        sum(int(entries["measures"].sum(dtype=numpy.int64)) for entries in unread),
+                        min(int(entries["stamp"][0]) for entries in unread))
+        return waiting
+
+    def report_backlog(self, checkpoints: Mapping[int, Checkpoint], details: bool) -> BacklogReport:
+        """Return the figures of `/v1/status`; `checkpoints` must be committed ones."""
+        with self._reading, self._unavailable():
+            indexes = self._refresh()
+            self._forget(indexes, checkpoints)
+            steps = [step for name, index in indexes for step in _id_ranges(index, name, checkpoints, self._sacks)]
+        ids, bundles = count_ids(self._read_ids(steps))
+        by_metric = None
+        if details:
+            by_metric = {str(i): n for i, n in zip(metric_ids.unpack_ids(ids), bundles.tolist(), strict=True)}
+        return BacklogReport(len(ids), int(bundles.sum()), by_metric)
+
+    def acknowledge(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+        with self._reading, self._unavailable():
+            indexes = self._refresh()
+            self._forget(indexes, checkpoints)
+            exhausted = [name for name, index in indexes if index.exhausted]
+            for name in exhausted:
+                with contextlib.suppress(FileNotFoundError):    # Another process was faster.
+                    os.unlink(self._indexes[name].path)
+                self._indexes.pop(name).close()
+            self._delete_temporaries()
+            if exhausted:
+                sync_directory(self.directory)
+
+    def get_position(self) -> tuple[tuple[str, int], ...]:
+        with self._reading, self._unavailable():
+            position = []
+            for name, index in self._list_indexes():
+                with contextlib.suppress(FileNotFoundError):
+                    position.append((name, index.read_end()))
+            return tuple(position)
+
+    # Planning
+
+    def _plan(self, sack: int, checkpoint: Checkpoint,
+              measures_max: int) -> tuple[list[JournalPart], Checkpoint, bool] | None:
+        """Choose the oldest unread slices; return them by journal, the checkpoint after them, whether that is all."""
+        listed = self._list_indexes()
+        candidates: list[_Candidate] = []
+        complete = True
+        for name, index in listed:
+            if _count_measures_before(candidates, int(name.partition("-")[0])) >= measures_max:
+                complete = False    # Journals made after all that fits need not be looked at.
+                break
+            if self._refresh_one(name, index):
+                entries = index.unread(sack, _offset(checkpoint, name))
+                if len(entries):
+                    candidates.append((name, index, entries))
+        if not candidates:
+            return None
+        last_stamp, all_taken = _cut_prefix(candidates, measures_max)
+        following = {name: offset for name, _ in listed if (offset := _offset(checkpoint, name))}
+        parts = []
+        for name, index, entries in candidates:
+            taken = entries[:numpy.searchsorted(entries["stamp"], last_stamp, side="right")]
+            if len(taken):
+                metrics, measures, shared = index.stored_sizes(taken)
+                parts.append(JournalPart(index.path, taken["stamp"], taken["start"], metrics, measures,
+                                         taken["checksum"], shared))
+                following[name] = int(taken["start"][-1]) + 1
+        return parts, {"journals": following}, complete and all_taken
+
+    # The journals there are
+
+    def _list_indexes(self) -> list[tuple[str, JournalIndex]]:
+        """Return the journals that exist, in the order of creation."""
+        names = {file_name[:-len(SUFFIX)]: parsed for file_name in os.listdir(self.directory)
+                 if (parsed := parse_name(file_name)) is not None}
+        for name in self._indexes.keys() - names.keys():
+            self._indexes.pop(name).close()
+        for name in names.keys() - self._indexes.keys():
+            self._indexes[name] = JournalIndex(os.path.join(self.directory, name + SUFFIX), names[name], self._sacks)
+        return sorted(self._indexes.items())
+
+    def _refresh_one(self, name: str, index: JournalIndex) -> bool:
+        """Bring an index up to date; return False when the journal is gone."""
+        try:
+            index.refresh()
+        except FileNotFoundError:
+            self._indexes.pop(name).close()
+            return False
+        if index.damage:
+            self._note_damage(index.damage)
+            index.damage = []
+        return True
+
+    def _refresh(self) -> list[tuple[str, JournalIndex]]:
+        return [(name, index) for name, index in self._list_indexes() if self._refresh_one(name, index)]
+
+    def _forget(self, indexes: list[tuple[str, JournalIndex]], checkpoints: Mapping[int, Checkpoint]) -> None:
+        for name, index in indexes:
+            index.forget({sack: _offset(checkpoint, name) for sack, checkpoint in checkpoints.items()})
+
+    def _delete_temporaries(self) -> None:
+        """Delete journals whose writer died while it made them."""
+        for file_name in os.listdir(self.directory):
+            made = parse_name(file_name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX)
+            if not file_name.endswith(TEMPORARY_SUFFIX) or made is None:
+                continue
+            if time.time_ns() - made.stamp > _TEMPORARY_AGE_NS_MAX:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.directory, file_name))
+
+    # Reading ids, errors
+
+    def _read_ids(self, steps: list[IdRanges]) -> Iterator[numpy.ndarray]:
+        for step in steps:
+            # A journal deleted meanwhile was committed, all of it: nothing in it waits.
+            with contextlib.suppress(FileNotFoundError), self._unavailable(but=FileNotFoundError):
+                yield read_metric_ids(step, self._sacks)
+
+    @contextlib.contextmanager
+    def _unavailable(self, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+        try:
+            yield
+        except but:
+            raise
+        except OSError as e:
+            raise BackendUnavailable(f"Cannot read journals in {self.directory}: {e.strerror}") from e
+
+    def _note_damage(self, damage: list[CorruptedData]) -> None:
+        """Count and log each damaged place once, and keep the bytes when the journal will be deleted."""
+        for error in damage:
+            if (error.key, error.offset) in self._damage:
+                continue
+            self._damage.add((error.key, error.offset))
+            LOG.error("Measures are lost to damage: %s", error)
+            try:
+                os.link(error.key, error.key.removesuffix(SUFFIX) + DAMAGED_SUFFIX)
+            except FileExistsError:
+                pass
+            except OSError as e:
+                LOG.warning("Cannot keep a copy of the damaged journal %s: %s", error.key, e.strerror)
+
+
+def _offset(checkpoint: Checkpoint, name: str) -> int:
+    return checkpoint.get("journals", {}).get(name, 0)
+
+
+def _count_measures_before(candidates: list[_Candidate], stamp: int) -> int:
+    return sum(int(entries["measures"][:numpy.searchsorted(entries["stamp"], stamp)].sum(dtype=numpy.int64))
+               for _name, _index, entries in candidates)
+
+
+def _cut_prefix(candidates: list[_Candidate], measures_max: int) -> tuple[int, bool]:
+    """Return the last stamp of the longest prefix with at most `measures_max` measures, and whether it is everything.
+
+    One stamp at least, whatever its size; what shares a stamp stays together.
+    """
+    stamps = numpy.concatenate([entries["stamp"] for _, _, entries in candidates])
+    measures = numpy.concatenate([entries["measures"] for _, _, entries in candidates])
+    order = numpy.argsort(stamps, kind="stable")
+    stamps = stamps[order]
+    ends = numpy.cumsum(measures[order], dtype=numpy.int64)
+    fitting = int(numpy.searchsorted(ends, measures_max, side="right"))
+    if fitting < len(stamps):
+        fitting = int(numpy.searchsorted(stamps, stamps[fitting]))
+    if fitting == 0:
+        fitting = int(numpy.searchsorted(stamps, stamps[0], side="right"))
+    return int(stamps[fitting - 1]), fitting == len(stamps)
+
+
+def _id_ranges(index: JournalIndex, name: str, checkpoints: Mapping[int, Checkpoint], sacks: int) -> list[IdRanges]:
+    """Return where the metric ids of a journal's unread slices are."""
+    unread = [index.unread(sack, _offset(checkpoint, name)) for sack, checkpoint in checkpoints.items()]
+    numbers = numpy.repeat(numpy.array(list(checkpoints), numpy.int64), [len(entries) for entries in unread])
+    if not len(numbers):
+        return []
+    entries = numpy.concatenate(unread)
+    starts, firsts, slice_of = numpy.unique(entries["start"], return_index=True, return_inverse=True)
+    metrics, _measures, shared = index.stored_sizes(entries[firsts])
+    wanted = slice_of * sacks + numbers if shared.any() else None
+    return [
+        IdRanges(index.path, starts[a:a + _SLICES_PER_STEP], metrics[a:a + _SLICES_PER_STEP],
+                 None if wanted is None else wanted - a * sacks)
+        for a in range(0, len(starts), _SLICES_PER_STEP)
+    ]

@@ -1,0 +1,132 @@
+"""Reads slices of journals and puts them together, in stamp order, as one batch."""
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy
+import xxhash
+
+from gnocchi import metric_ids
+from gnocchi.exceptions import CorruptedData
+from gnocchi.incoming.batch import MeasureBatch, body_bytes, select_metrics, take_ranges
+from gnocchi.incoming.journal_index import read_ranges
+
+
+class JournalPart(NamedTuple):
+    """Slices of one journal that are to be read for one sack: k of them, ascending.
+
+    path : str
+    stamps, starts, metrics, measures : ndarray, shape (k,), int64; what is stored
+    checksums : ndarray, shape (k,), uint64
+    shared : ndarray, shape (k,), bool; the slice also holds metrics of other sacks
+    """
+
+    path: str
+    stamps: numpy.ndarray
+    starts: numpy.ndarray
+    metrics: numpy.ndarray
+    measures: numpy.ndarray
+    checksums: numpy.ndarray
+    shared: numpy.ndarray
+
+
+class IdRanges(NamedTuple):
+    """Slices of one journal whose metric ids are to be read: k of them, ascending.
+
+    starts, metrics : ndarray, shape (k,), int64
+    wanted : None, or ndarray, int64, of `slice index * sacks + sack`: the only metrics that count
+    """
+
+    path: str
+    starts: numpy.ndarray
+    metrics: numpy.ndarray
+    wanted: numpy.ndarray | None
+
+
+def read_slices(parts: list[JournalPart], sack: int, sacks: int) -> tuple[MeasureBatch, list[CorruptedData]]:
+    """Return the measures of all slices in stamp order, and what was damaged and left out.
+
+    Raises OSError; FileNotFoundError when a journal was deleted meanwhile.
+    """
+    damage: list[CorruptedData] = []
+    stored = []
+    words_before = 0
+    bases, metrics, measures, stamps, shared = [], [], [], [], []
+    for part in parts:
+        words, part_bases, good = _read_part(part, damage)
+        stored.append(words)
+        bases.append(part_bases[good] + words_before)
+        metrics.append(part.metrics[good])
+        measures.append(part.measures[good])
+        stamps.append(part.stamps[good])
+        shared.append(part.shared[good])
+        words_before += len(words)
+    order = numpy.argsort(numpy.concatenate(stamps), kind="stable")
+    batch = gather_slices(_join(stored), _join(bases)[order], _join(metrics)[order], _join(measures)[order])
+    if any(flags.any() for flags in shared):
+        # Only what was cut for another number of sacks can hold metrics of others.
+        batch = select_metrics(batch, metric_ids.sack_numbers(batch.metric_ids, sacks) == sack)
+    return batch, damage
+
+
+def read_metric_ids(ranges: IdRanges, sacks: int) -> numpy.ndarray:
+    """Return the metric ids at the head of each slice, shape (m,), `S16`.  They are not checked.  Raises OSError."""
+    fd = os.open(ranges.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        words, _bases = read_ranges(fd, ranges.starts, 16 * ranges.metrics)
+    finally:
+        os.close(fd)
+    ids = words.view(metric_ids.DTYPE)
+    if ranges.wanted is None:
+        return ids
+    slice_of = numpy.repeat(numpy.arange(len(ranges.starts)), ranges.metrics)
+    return ids[numpy.isin(slice_of * sacks + metric_ids.sack_numbers(ids, sacks), ranges.wanted)]
+
+
+def count_ids(arrays: Iterable[numpy.ndarray]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the distinct ids of many arrays, ascending, and how often each came, int64."""
+    ids, counts = numpy.empty(0, metric_ids.DTYPE), numpy.empty(0, numpy.int64)
+    for more in arrays:
+        more_ids, more_counts = numpy.unique(more, return_counts=True)
+        ids, inverse = numpy.unique(numpy.concatenate((ids, more_ids)), return_inverse=True)
+        counts = numpy.bincount(inverse, numpy.concatenate((counts, more_counts)), len(ids)).astype(numpy.int64)
+    return ids, counts
+
+
+def gather_slices(words: numpy.ndarray, bases: numpy.ndarray, metrics: numpy.ndarray,
+                  measures: numpy.ndarray) -> MeasureBatch:
+    """Return the slices that begin at the words `bases`, in the order given, as one batch.
+
+    words : ndarray, uint64;  bases, metrics, measures : ndarray, shape (k,), int64.  No Python loop at all.
+    """
+    timestamps = bases + 3 * metrics
+    return MeasureBatch(
+        take_ranges(words, bases, 2 * metrics).view(metric_ids.DTYPE),
+        take_ranges(words, bases + 2 * metrics, metrics).view(numpy.int64),
+        take_ranges(words, timestamps, measures).view("datetime64[ns]"),
+        take_ranges(words, timestamps + measures, measures).view(numpy.float64),
+    )
+
+
+def _read_part(part: JournalPart, damage: list[CorruptedData]) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Return the words of the part's slices, where each begins, and which are sound."""
+    sizes = body_bytes(part.metrics, part.measures)
+    fd = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        words, bases = read_ranges(fd, part.starts, sizes)
+    finally:
+        os.close(fd)
+    view = words.view(numpy.uint8).data
+    digest = xxhash.xxh3_64_intdigest
+    starts = bases * 8
+    found = [digest(view[a:b]) for a, b in zip(starts.tolist(), (starts + sizes).tolist(), strict=True)]
+    good = numpy.array(found, numpy.uint64) == part.checksums
+    for i in numpy.flatnonzero(~good).tolist():
+        damage.append(CorruptedData(part.path, int(part.starts[i]),
+                                    f"a slice of {part.measures[i]} measures fails its checksum"))
+    return words, bases, good
+
+
+def _join(arrays: list[numpy.ndarray]) -> numpy.ndarray:
+    return arrays[0] if len(arrays) == 1 else numpy.concatenate(arrays)
