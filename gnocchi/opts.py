@@ -14,6 +14,7 @@ from oslo_middleware import cors
 
 from gnocchi.carbonara.methods import METHODS
 from gnocchi.common import drivers
+from gnocchi.exceptions import InvalidConfiguration
 from gnocchi.incoming import file as incoming_file
 from gnocchi.indexer import sqlalchemy
 from gnocchi.storage.drivers import file as storage_file
@@ -29,17 +30,17 @@ LOGGING_OPTS: list[cfg.Opt] = [
                 help="Log debugging messages too."),
     cfg.BoolOpt("verbose", short="v", default=True,
                 help="Log informational messages; when false, warnings and errors only."),
-    cfg.StrOpt("log_dir",
+    cfg.StrOpt("log-dir",
                help="Directory of the log file; the file is named after the program unless log_file is set. "
                     "Without log_dir and log_file, messages go to standard error."),
-    cfg.StrOpt("log_file",
+    cfg.StrOpt("log-file",
                help="Path of the log file, relative to log_dir if that is set."),
 ]
 
 DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.StrOpt("coordination_url", secret=True,
                deprecated_group="storage",
-               help="tooz URL of the service that spreads sacks over workers and holds their locks. Unset: the "
+               help="URL of the tooz service that spreads sacks over workers and holds their locks. Unset: the "
                     "redis_url of the storage or incoming driver if one of them is redis; with an SQLite index, "
                     "files under [storage] file_basepath; else the database of the index (locks only)."),
     cfg.IntOpt("parallel_operations", min=1,
@@ -148,16 +149,17 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     storage = _DRIVER_OPTS + _module_opts(STORAGE_MODULES)
     names = {option.dest for option in storage}
     incoming = [option for option in _module_opts(INCOMING_MODULES) if option.dest not in names]
-    return [
+    sections: list[tuple[str, list[cfg.Opt]]] = [
         ("DEFAULT", LOGGING_OPTS + DEFAULT_OPTS),
-        ("indexer", sqlalchemy.OPTS),
-        ("database", sqlalchemy.DATABASE_OPTS),
+        ("indexer", [*sqlalchemy.OPTS]),
+        ("database", [*sqlalchemy.DATABASE_OPTS]),
         ("metricd", METRICD_OPTS),
         ("api", API_OPTS),
         ("archive_policy", ARCHIVE_POLICY_OPTS),
         ("storage", storage),
         ("incoming", [_incoming_default(option) for option in storage] + incoming),
     ]
+    return sections
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
@@ -170,11 +172,15 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 def check_values(conf: cfg.ConfigOpts) -> None:
     """Read each option once, so that a bad value is told at start and not in the middle of work.
 
-    Raises oslo_config.cfg.Error.
+    Raises InvalidConfiguration.
     """
     for section, options in list_opts():
         for option in options:
-            conf[option.dest] if section == "DEFAULT" else conf[section][option.dest]
+            try:
+                conf[option.dest] if section == "DEFAULT" else conf[section][option.dest]
+            except (cfg.Error, ValueError) as e:
+                reason = str(e).rpartition(" is not valid: ")[2]
+                raise InvalidConfiguration(f"[{section}] {option.dest}: {reason}") from e
 
 
 def set_defaults() -> None:
