@@ -119,7 +119,9 @@ def _check_definitions(definitions: Sequence[MetricDefinition], creator: str | N
     for definition in definitions:
         check_text("Metric name", definition.name)
         check_text("Unit", definition.unit, UNIT_LENGTH)
-        if definition.resource_id is not None and definition.name is not None:
+        if definition.resource_id is not None:
+            if definition.name is None:
+                raise exceptions.InvalidInput("A metric of a resource needs a name")
             key = (definition.resource_id, definition.name)
             if key in taken:
                 raise exceptions.NamedMetricAlreadyExists(definition.name)

@@ -14,6 +14,7 @@ from sqlalchemy import exc
 from gnocchi import exceptions
 from gnocchi.indexer.metrics import utcnow
 from gnocchi.indexer.models import ACTIVE, resource_type
+from gnocchi.indexer.resource_types import GENERIC
 from gnocchi.indexer.transactions import Connections
 
 #: Seconds to wait for another upgrade of the same database.
@@ -56,10 +57,10 @@ def upgrade(indexer: Connections) -> None:
     with _locked(indexer), indexer.writing() as connection:
         _check_revision(connection)
         command.upgrade(make_config(connection), "head")
-        known = connection.execute(sa.select(resource_type.c.name).where(resource_type.c.name == "generic")).first()
+        known = connection.execute(sa.select(resource_type.c.name).where(resource_type.c.name == GENERIC)).first()
         if known is None:
             connection.execute(sa.insert(resource_type), {
-                "name": "generic", "attributes": {}, "state": ACTIVE, "updated_at": utcnow()})
+                "name": GENERIC, "attributes": {}, "state": ACTIVE, "updated_at": utcnow()})
 
 
 def _check_revision(connection: sa.Connection) -> None:

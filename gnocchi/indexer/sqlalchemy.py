@@ -7,6 +7,8 @@ from oslo_config import cfg
 from gnocchi.indexer.archive_policies import ArchivePolicies
 from gnocchi.indexer.metrics import Metrics
 from gnocchi.indexer.packs import Packs
+from gnocchi.indexer.resource_types import ResourceTypes
+from gnocchi.indexer.resources import Resources
 
 #: Options of section [indexer].
 OPTS = [
@@ -31,7 +33,7 @@ DATABASE_OPTS = [
 ]
 
 
-class Indexer(ArchivePolicies, Metrics, Packs):
+class Indexer(ArchivePolicies, Metrics, Packs, Resources, ResourceTypes):
     """See `Connections` for how it is made; its methods are grouped by noun in one module each.
 
     May be made while the database is away.  Threads share one; a child process calls `after_fork`.
