@@ -1,6 +1,5 @@
 """Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
 
-import importlib.metadata
 import os
 import threading
 import urllib.parse
@@ -131,9 +130,8 @@ def preload(conf: cfg.ConfigOpts) -> None:
     load_driver("gnocchi.storage", conf.storage.driver)
     load_driver("gnocchi.incoming", conf.incoming.driver)
     open_indexer(conf).close()
-    scheme = get_coordination_url(conf).partition(":")[0]
-    for point in importlib.metadata.entry_points(group="tooz.backends", name=scheme):
-        try:
-            point.load()
-        except ImportError as e:
-            raise InvalidConfiguration(f"Coordination by `{scheme}' lacks a library: {e}") from e
+    scheme = urllib.parse.urlsplit(get_coordination_url(conf)).scheme
+    try:
+        load_driver("tooz.backends", scheme)
+    except InvalidConfiguration as e:
+        raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e

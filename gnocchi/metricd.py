@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import cotyledon
 from cotyledon import oslo_config_glue
+from cotyledon.types import WorkerId
 from oslo_config import cfg
 
 from gnocchi.backends import HOST_CACHE_BYTES, Backends
@@ -49,7 +50,7 @@ class Job(cotyledon.Service):
     """A process that runs a round, waits, and so on until it is told to stop."""
 
     def __init__(self, worker_id: int, conf: cfg.ConfigOpts, cache_bytes: int = JANITOR_CACHE_BYTES) -> None:
-        super().__init__(worker_id)
+        super().__init__(WorkerId(worker_id))
         self._conf = conf
         self._stop = threading.Event()
         #: Held while something is under way that a stop has to wait for.
@@ -120,7 +121,8 @@ class Processor(Job):
         self._drained = False
         self._committed = False
         self._next_scan = self._next_roll_call = 0.0
-        self.counters: Counter = Counter()
+        self.counters: Counter[str] = Counter()
+        self._busy_s = 0.0
 
     @property
     def delay_s(self) -> float:
@@ -156,7 +158,7 @@ class Processor(Job):
                 return
             self._process(number, len(checkpoints))
         if due and self._membership is not None:
-            self._membership.publish(self.counters)
+            self._membership.publish({**self.counters, "processing time": round(self._busy_s, 3)})
 
     def _call_roll(self, sacks: int) -> Schedule:
         """Return the schedule, brought up to date with who works, once per processing delay."""
@@ -200,7 +202,7 @@ class Processor(Job):
         self._committed = True
         self.counters["processed measures"] += done.measures
         self.counters["processed metrics"] += done.metrics
-        self.counters["processing time"] += time.monotonic() - started
+        self._busy_s += time.monotonic() - started
         for reason, measures in done.refused.items():
             if measures:
                 self.counters[f"refused measures: {reason}"] += measures

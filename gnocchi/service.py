@@ -53,10 +53,14 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
     opts.register_opts(conf)
     conf.register_cli_opts(list(cli_opts))
     conf(sys.argv[1:] if argv is None else list(argv), project="gnocchi",
-         version=importlib.metadata.version("gnocchi"), validate_default_values=True, **config)
+         version=get_version(), validate_default_values=True, **config)
     opts.check_values(conf)
     set_up_logging(conf, log_to_stderr)
     return conf
+
+
+def get_version() -> str:
+    return importlib.metadata.version("gnocchi")
 
 
 def set_up_logging(conf: cfg.ConfigOpts, log_to_stderr: bool = False) -> None:

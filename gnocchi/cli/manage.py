@@ -160,5 +160,7 @@ def change_sacks(conf: cfg.ConfigOpts, wanted: int) -> None:
 
 def config_generator() -> int:
     """Print a sample configuration with every option."""
+    # It warns of libraries that are not installed; what they would add nobody can use then.
+    logging.getLogger("stevedore").setLevel(logging.ERROR)
     generator.main(["--config-file", GENERATOR_CONFIG, *sys.argv[1:]])
     return 0
