@@ -13,6 +13,8 @@ from gnocchi.rest.controllers import (
     capabilities,
     measures,
     metric,
+    resource,
+    resource_type,
     status,
 )
 from gnocchi.rest.request import Request
@@ -67,6 +69,14 @@ class V1Controller(routing.Routes):
         "/metric": metric.MetricsController(),
         "/metric/{id}": metric.MetricController(),
         "/metric/{id}/measures": measures.MeasuresController(),
+        "/resource": resource.ResourceIndexController(),
+        "/resource/{type}": resource.ResourcesController(),
+        "/resource/{type}/{id}": resource.ResourceController(),
+        "/resource/{type}/{id}/metric": resource.ResourceMetricsController(),
+        "/resource/{type}/{id}/metric/{name}": resource.NamedMetricController(),
+        "/resource/{type}/{id}/metric/{name}/measures": resource.NamedMeasuresController(),
+        "/resource_type": resource_type.ResourceTypesController(),
+        "/resource_type/{name}": resource_type.ResourceTypeController(),
         "/status": status.StatusController(),
     }
 

@@ -101,6 +101,8 @@ def _explain(status: int, request: webob.Request) -> str:
 
 def render(request: webob.Request, error: RequestError) -> webob.Response:
     """Make the reply for an error in the shape that the client's Accept header asks for."""
+    if error.status == 304:
+        return webob.Response(status=304, headers=error.headers)
     shape = best_shape(request.environ.get("HTTP_ACCEPT"))
     title = http.HTTPStatus(error.status).phrase
     line = f"{error.status} {title}"

@@ -5,6 +5,8 @@ import uuid
 
 import voluptuous
 
+from gnocchi.indexer.pagination import invalid_marker
+
 #: Text ids of resources are hashed in this namespace.  Contract, rest 11.2.
 RESOURCE_ID_NAMESPACE = uuid.UUID("0a7a15ff-aa13-4ac2-897c-9bdf30ce175b")
 
@@ -23,6 +25,16 @@ def parse_uuid(text: str) -> uuid.UUID:
     if not _HEX.fullmatch(digits):
         raise ValueError("badly formed hexadecimal UUID string")
     return uuid.UUID(hex=digits)
+
+
+def parse_marker(text: str | None) -> uuid.UUID | None:
+    """Read the marker of a page in a list of what has UUIDs.  Raises InvalidPagination."""
+    if text is None:
+        return None
+    try:
+        return parse_uuid(text)
+    except ValueError:
+        raise invalid_marker(text) from None
 
 
 def resource_id(text: str, creator: str | None) -> uuid.UUID:

@@ -40,6 +40,10 @@ def check_preconditions(request: Request, resource: Resource) -> None:
         raise errors.RequestError(412)
     if "HTTP_IF_NONE_MATCH" in request.environ:
         if tag in request.if_none_match:
-            raise errors.RequestError(304 if request.method == "GET" else 412)
+            raise _not_modified(tag) if request.method == "GET" else errors.RequestError(412)
     elif request.method == "GET" and request.if_modified_since is not None and modified <= request.if_modified_since:
-        raise errors.RequestError(304)
+        raise _not_modified(tag)
+
+
+def _not_modified(tag: str) -> errors.RequestError:
+    return errors.RequestError(304, headers={"ETag": f'"{tag}"'})

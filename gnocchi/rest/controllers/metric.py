@@ -9,7 +9,7 @@ import pecan
 
 from gnocchi.exceptions import NamedMetricAlreadyExists, NoSuchArchivePolicy, NoSuchMetric, NoSuchResource
 from gnocchi.indexer import Metric, MetricDefinition, Resource
-from gnocchi.indexer.pagination import METRIC_SORTS, invalid_marker
+from gnocchi.indexer.pagination import METRIC_SORTS
 from gnocchi.rest import errors, formats, headers, ids, pagination
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as schemas
@@ -53,7 +53,7 @@ class MetricsController:
         if filters is None:
             return []
         metrics = request.services.indexer.list_metrics(
-            filters, limit=page.limit, marker=_read_marker(page.marker), sorts=page.sorts)
+            filters, limit=page.limit, marker=ids.parse_marker(page.marker), sorts=page.sorts)
         if metrics:
             pagination.set_next_link(request, pecan.response, page, len(metrics), str(metrics[-1].id))
         return [formats.format_metric(metric) for metric in metrics]
@@ -95,15 +95,6 @@ def _enforce_update_resource(request: Request, resource_id: uuid.UUID) -> None:
     except NoSuchResource as e:
         raise errors.RequestError(400, str(e)) from e
     request.enforce("update resource", formats.format_resource(resource))
-
-
-def _read_marker(text: str | None) -> uuid.UUID | None:
-    if text is None:
-        return None
-    try:
-        return ids.parse_uuid(text)
-    except ValueError:
-        raise invalid_marker(text) from None
 
 
 def _read_filters(request: Request) -> dict[str, Any] | None:

@@ -19,10 +19,9 @@ def owner(value):
     """A name or null."""
     if value is None:
         return None
-    try:
-        return schemas.name(value)
-    except voluptuous.TypeInvalid:
-        raise voluptuous.Invalid("not a valid value") from None
+    if not isinstance(value, str):
+        raise voluptuous.Invalid("not a valid value")
+    return schemas.name(value)
 
 
 CREATE = voluptuous.Schema({
