@@ -4,17 +4,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from oslo_config import cfg
-
-from gnocchi.common.drivers import driver_arguments, load_driver
 from gnocchi.incoming.batch import MeasureBatch
-
-#: The default of `driver`, like that of every option here, is the one of `[storage]`: see gnocchi.opts.
-OPTS = [
-    cfg.StrOpt("driver",
-               default="file",
-               help="Where measures wait until they are aggregated: the name of a driver, such as `file'."),
-]
 
 #: What a sack's row in the index remembers of the backlog already committed; JSON-able.
 Checkpoint = dict[str, Any]
@@ -81,11 +71,11 @@ class IncomingDriver(abc.ABC):
 
     @abc.abstractmethod
     def list_backlogs(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, SackBacklog]:
-        """Return the sacks (of those given) that have something waiting."""
+        """Return the sacks (of those given) that have something waiting; `checkpoints` holds committed ones."""
 
     @abc.abstractmethod
     def report_backlog(self, checkpoints: Mapping[int, Checkpoint], details: bool) -> BacklogReport:
-        """Return the figures of `/v1/status` over the sacks given."""
+        """Return the figures of `/v1/status` over the sacks given; `checkpoints` holds committed ones."""
 
     @abc.abstractmethod
     def acknowledge(self, checkpoints: Mapping[int, Checkpoint]) -> None:
@@ -98,13 +88,3 @@ class IncomingDriver(abc.ABC):
     def close(self) -> None:
         """Give back files and connections; a writer's data stays readable."""
         return
-
-
-def open_driver(conf: cfg.ConfigOpts, sacks: int) -> IncomingDriver:
-    """Return the configured driver (`[incoming] driver`), with its options, for this number of sacks.
-
-    Raises NoSuchDriver.
-    """
-    name = conf.incoming.driver
-    driver = load_driver("gnocchi.incoming", name)
-    return driver(sacks=sacks, **driver_arguments(driver, name, conf.incoming))

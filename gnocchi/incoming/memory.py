@@ -12,8 +12,6 @@ from gnocchi import metric_ids
 from gnocchi.incoming import Backlog, BacklogReport, Checkpoint, IncomingDriver, SackBacklog
 from gnocchi.incoming.batch import MeasureBatch, concat_batches, split_by_sack
 
-OPTS: list = []
-
 
 class _Bundle(NamedTuple):
     """One request's share in a sack."""
