@@ -15,6 +15,7 @@ from gnocchi import exceptions
 LOG = logging.getLogger(__name__)
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+ANYTHING = "*/*"
 
 #: Most specific first: the first class that matches decides.
 STATUS_BY_CLASS: tuple[tuple[type[Exception], int], ...] = (
@@ -46,11 +47,6 @@ class RequestError(Exception):
         self.headers = headers or {}
 
 
-def abort(status: int, detail: Any = "") -> "None":
-    """Raise RequestError."""
-    raise RequestError(status, detail)
-
-
 def argument_error(argument: str, reason: str) -> RequestError:
     """400 for a query argument whose value cannot be used."""
     return RequestError(400, {"cause": "Argument value error", "detail": argument, "reason": reason})
@@ -72,22 +68,46 @@ def as_request_error(error: Exception) -> RequestError:
     return RequestError(500, "Unexpected error; see the log of the server")
 
 
+def accepted_quality(accept: str, media_type: str) -> tuple[float, bool]:
+    """How much a client wants a media type (0 to 1), and whether it names it: itself or its family (`text/*`).
+
+    Parameters of media types do not count; of several ranges that match, the most specific one decides.  A header that
+    cannot be parsed says nothing, so it accepts everything.
+    """
+    family = media_type.partition("/")[0] + "/*"
+    wanted = {media_type: 3, family: 2, "*/*": 1}
+    best, quality = 0, 0.0
+    parsed = acceptparse.create_accept_header(accept).parsed
+    for media_range, range_quality, _, _ in [("*/*", 1.0, [], [])] if parsed is None else parsed:
+        specificity = wanted.get(media_range.partition(";")[0].strip().lower(), 0)
+        if (specificity, range_quality) > (best, quality) and specificity:
+            best, quality = specificity, range_quality
+    return quality, best > 1
+
+
+def accepts_json(accept: str | None) -> bool:
+    """Whether a reply in JSON will do."""
+    return not accept or accept in (JSON, ANYTHING) or accepted_quality(accept, JSON)[0] > 0
+
+
 def best_shape(accept: str | None) -> str:
     """Which of JSON, TEXT and HTML an error is told in.
 
     JSON for whoever names it or accepts anything, text without an Accept header (clients of old match that text), HTML
-    for who explicitly prefers it.
+    for who names and prefers it.
     """
     if not accept:
         return TEXT
-    if accept in (JSON, "*/*"):
+    if accept in (JSON, ANYTHING):
         return JSON
-    parsed = acceptparse.create_accept_header(accept)
-    quality = dict.fromkeys((JSON, HTML, TEXT), 0.0) | dict(parsed.acceptable_offers((JSON, HTML, TEXT)))
-    if HTML in accept and quality[HTML] > quality[JSON]:
+    json_quality, json_named = accepted_quality(accept, JSON)
+    html_quality, _ = accepted_quality(accept, HTML)
+    text_quality, text_named = accepted_quality(accept, TEXT)
+    if HTML in accept and html_quality > json_quality:
         return HTML
-    named = "application/" in accept
-    return JSON if quality[JSON] and (named or quality[JSON] >= quality[TEXT]) else TEXT
+    if json_quality and (json_named or not text_named or json_quality > text_quality):
+        return JSON
+    return TEXT
 
 
 def _explain(status: int, request: webob.Request) -> str:
@@ -107,7 +127,13 @@ def render(request: webob.Request, error: RequestError) -> webob.Response:
     title = http.HTTPStatus(error.status).phrase
     line = f"{error.status} {title}"
     if shape == JSON:
-        body = json.dumps({"code": error.status, "title": title, "description": error.detail})
+        document = {"code": error.status, "title": title, "description": error.detail}
+        if request.environ["HTTP_ACCEPT"] == ANYTHING:
+            # Such clients got text or HTML, and look for what stood there (gabbi does, since it sends this header).
+            document["explanation"] = _explain(error.status, request)
+            body = json.dumps(document, ensure_ascii=False)
+        else:
+            body = json.dumps(document)
     else:
         explanation, detail = _explain(error.status, request), str(error.detail or "")
         if shape == TEXT:

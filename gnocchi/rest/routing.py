@@ -11,7 +11,6 @@ import pecan.routing
 import pecan.util
 import webob
 from pecan.hooks import PecanHook
-from webob import acceptparse
 
 from gnocchi.rest import errors, json
 from gnocchi.rest.request import JSON, Request
@@ -119,17 +118,10 @@ def dispatch(request: Request, controller: Any, values: list[str]):
     if handler is None:
         allow = [name for name in METHODS if hasattr(controller, name.lower())]
         raise errors.RequestError(405, "", {"Allow": ", ".join(allow)})
-    check_accept(request.environ.get("HTTP_ACCEPT"))
+    if not errors.accepts_json(request.environ.get("HTTP_ACCEPT")):
+        raise errors.RequestError(406)
     request.pecan["content_type"] = JSON
     return handler, list(arguments)
-
-
-def check_accept(accept: str | None) -> None:
-    """Raise 406 unless the client takes JSON."""
-    if not accept or accept in (JSON, "*/*"):
-        return
-    if not acceptparse.create_accept_header(accept).acceptable_offers((JSON,)):
-        raise errors.RequestError(406)
 
 
 class ErrorHook(PecanHook):
