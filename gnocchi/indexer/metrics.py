@@ -271,7 +271,7 @@ class Metrics(Connections):
 
     @retried
     def list_metric_policies(self, ids: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Find the archive policies of many metrics.  FAST PATH: no Python object per column is built.
+        """Find the archive policies of many metrics.  FAST PATH: nothing is made per row.
 
         Parameters
         ----------
@@ -285,38 +285,42 @@ class Metrics(Connections):
         policies : ndarray, shape (k,), S16
             The policy id of each.
         """
-        select = {"sqlite": _select_policies_sqlite, "postgresql": _select_policies_postgresql,
-                  "mysql": _select_policies_mysql}[self.dialect]
+        group = {"sqlite": _group_sqlite, "postgresql": _group_postgresql, "mysql": _group_mysql}[self.dialect]
         found: list[bytes] = []
         policies: list[bytes] = []
         with self.reading() as connection:
             for start in range(0, len(ids), IDS_PER_STATEMENT):
-                rows = select(connection, ids[start:start + IDS_PER_STATEMENT].tobytes())
-                if rows:
-                    part, their_policies = zip(*rows, strict=True)
-                    found += part
-                    policies += their_policies
+                for policy_id, its_ids in group(connection, ids[start:start + IDS_PER_STATEMENT].tobytes()):
+                    found.append(its_ids)
+                    policies.append(policy_id * (len(its_ids) // 16))
         return (numpy.frombuffer(b"".join(found), metric_ids.DTYPE),
                 numpy.frombuffer(b"".join(policies), metric_ids.DTYPE))
 
 
-def _select_policies_sqlite(connection: sa.Connection, data: bytes) -> Sequence[Any]:
+# The functions below return one row for each policy: its id and the ids of its live metrics one after the
+# other, all as bytes.  They take the ids in the form that costs each driver least, and IDS_PER_STATEMENT at most.
+
+def _group_sqlite(connection: sa.Connection, data: bytes) -> list[tuple[bytes, bytes]]:
     ids = tuple([data[i:i + 16] for i in range(0, len(data), 16)])
-    return connection.exec_driver_sql(
-        f"SELECT id, archive_policy_id FROM metric WHERE status = '{ACTIVE}'"
-        f" AND id IN ({','.join('?' * len(ids))})", ids).all()
+    rows = connection.exec_driver_sql(
+        f"SELECT archive_policy_id, group_concat(hex(id), '') FROM metric WHERE status = '{ACTIVE}'"
+        f" AND id IN ({','.join('?' * len(ids))}) GROUP BY archive_policy_id", ids)
+    return [(policy_id, bytes.fromhex(text)) for policy_id, text in rows]
 
 
-def _select_policies_postgresql(connection: sa.Connection, data: bytes) -> Sequence[Any]:
+def _group_postgresql(connection: sa.Connection, data: bytes) -> list[tuple[bytes, bytes]]:
     text = data.hex()
     array = ",".join([text[i:i + 32] for i in range(0, len(text), 32)])
-    return connection.exec_driver_sql(
-        f"SELECT uuid_send(id), uuid_send(archive_policy_id) FROM metric WHERE status = '{ACTIVE}'"
-        " AND id = ANY(%s::uuid[])", ("{" + array + "}",)).all()
+    rows = connection.exec_driver_sql(
+        "SELECT uuid_send(archive_policy_id), string_agg(uuid_send(id), ''::bytea) FROM metric"
+        f" WHERE status = '{ACTIVE}' AND id = ANY(%s::uuid[]) GROUP BY archive_policy_id", ("{" + array + "}",))
+    return [(policy_id, its_ids) for policy_id, its_ids in rows]
 
 
-def _select_policies_mysql(connection: sa.Connection, data: bytes) -> Sequence[Any]:
+def _group_mysql(connection: sa.Connection, data: bytes) -> list[tuple[bytes, bytes]]:
     text = data.hex()       # hexadecimal, so nothing in it can end the literal
     ids = "',x'".join([text[i:i + 32] for i in range(0, len(text), 32)])
-    return connection.exec_driver_sql(
-        f"SELECT id, archive_policy_id FROM metric WHERE status = '{ACTIVE}' AND id IN (x'{ids}')").all()
+    rows = connection.exec_driver_sql(
+        f"SELECT archive_policy_id, GROUP_CONCAT(id SEPARATOR '') FROM metric WHERE status = '{ACTIVE}'"
+        f" AND id IN (x'{ids}') GROUP BY archive_policy_id")
+    return [(policy_id, its_ids) for policy_id, its_ids in rows]

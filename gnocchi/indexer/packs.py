@@ -12,12 +12,16 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from gnocchi import exceptions
 from gnocchi.indexer import Block, Pack, Sack, SackCommit, SectionRef
-from gnocchi.indexer.metrics import IDS_PER_STATEMENT, chunks, utcnow
+from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
 from gnocchi.indexer.transactions import Connections, retried
 
 #: Most low bits that tell a pack; the columns are signed 64-bit integers.
 BITS_MAX = 62
+
+#: Metrics whose packs are looked up by possible values of `low`, 63 per metric at most; for more of them all packs
+#: of the policy are read, since most would be found anyway.
+LOWS_LOOKED_UP = 100
 
 #: Bounds of time that stand for "open": far enough for int64 ns, near enough to subtract a granularity.
 START_MIN = -2 ** 62
@@ -26,6 +30,7 @@ STOP_MAX = 2 ** 63 - 1
 SELECT_SACKS = sa.select(sack.c.number, sack.c.sequence, sack.c.checkpoint)
 GET_SACK = SELECT_SACKS.where(sack.c.number == sa.bindparam("number"))
 SELECT_PACKS = sa.select(*pack.c)
+_BITS, _LOW = (list(pack.c).index(column) for column in (pack.c.bits, pack.c.low))
 
 #: The compare-and-set that every commit begins with.
 ADVANCE_SACK = (sa.update(sack).where(sack.c.number == sa.bindparam("seen_number"),
@@ -38,18 +43,29 @@ _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("
                     block.c.last > sa.bindparam("start", type_=sa.BigInteger) - block.c.granularity)
 _OVERLAPS_AND_GRANULARITY = sa.and_(_OVERLAPS, block.c.granularity.in_(sa.bindparam("granularities", expanding=True)))
 
+# A pack of `bits` bits holds a metric if their low bits agree.  The list of the values that `low` can have then
+# lets the database look those up instead of reading all packs; its parameters are fixed, so that the statement
+# is compiled once.
+_HOLDS_METRIC = sa.and_(
+    pack.c.low.in_([sa.bindparam(f"low{bits}", type_=sa.BigInteger) for bits in range(BITS_MAX + 1)]),
+    pack.c.low == sa.bindparam(f"low{BITS_MAX}", type_=sa.BigInteger).op("&")(
+        sa.literal(1, sa.BigInteger).op("<<")(pack.c.bits) - 1))
+_HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
 
-def _select_catalogue(on: sa.ColumnElement[bool], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    # An outer join and not two statements: a split in between would give a pack without its blocks.
-    return (sa.select(*pack.c, *block.c).select_from(pack.outerjoin(block, on))
-            .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions))
+
+def _select_catalogue(*conditions: sa.ColumnElement[bool]) -> dict[bool, sa.Select[Any]]:
+    """Return the statement, and the one for some granularities only under True.
+
+    An outer join and not two statements: a split in between would give a pack without its blocks.
+    """
+    return {chosen: sa.select(*pack.c, *block.c).select_from(pack.outerjoin(block, on))
+            .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions)
+            for chosen, on in ((False, _OVERLAPS), (True, _OVERLAPS_AND_GRANULARITY))}
 
 
-_LOW_IS_POSSIBLE = pack.c.low.in_(sa.bindparam("lows", expanding=True))
-CATALOGUE = _select_catalogue(_OVERLAPS)
-CATALOGUE_OF_LOWS = _select_catalogue(_OVERLAPS, _LOW_IS_POSSIBLE)
-CATALOGUE_OF_GRANULARITIES = _select_catalogue(_OVERLAPS_AND_GRANULARITY)
-CATALOGUE_OF_LOWS_AND_GRANULARITIES = _select_catalogue(_OVERLAPS_AND_GRANULARITY, _LOW_IS_POSSIBLE)
+GET_CATALOGUE = _select_catalogue(_HOLDS_METRIC)
+LIST_CATALOGUE_OF_FEW = _select_catalogue(_HOLDS_ANY_OF_FEW)
+LIST_CATALOGUE = _select_catalogue()
 
 
 def _encode_section(prefix: str, section: SectionRef | None) -> dict[str, Any]:
@@ -85,9 +101,8 @@ def _decode_block(id: uuid.UUID, pack_id: uuid.UUID, key: str, offset: int, leng
                  level=level, first=first, last=last, rows=rows)
 
 
-def _possible_lows(low: int) -> set[int]:
-    """Return the values of `low` that a pack holding such a metric can have, one or more for each number of bits."""
-    return {low & ((1 << bits) - 1) for bits in range(BITS_MAX + 1)}
+def _cut_low(low: int, bits: int) -> int:
+    return low & ((1 << bits) - 1)
 
 
 def _require_power_of_two(count: int) -> None:
@@ -201,7 +216,12 @@ class Packs(Connections):
         pack : None while nothing was stored for such metrics
         blocks : in no order
         """
-        found = self.list_pack_catalogue(policy_id, [low], granularities, start, stop)
+        parameters = _window(policy_id, granularities, start, stop)
+        parameters.update((f"low{bits}", _cut_low(low, bits)) for bits in range(BITS_MAX + 1))
+        with self.reading() as connection:
+            rows = connection.execute(GET_CATALOGUE[granularities is not None], parameters).all()
+        found = _group_catalogue(rows)
+        assert len(found) < 2, f"BUG: packs {[pack.id for pack, _ in found]} of policy {policy_id} overlap"
         return found[0] if found else (None, [])
 
     @retried
@@ -212,19 +232,15 @@ class Packs(Connections):
 
         Parameters as in `get_pack_catalogue`.  The packs partition the ids, so a metric is in one at most.
         """
-        mask = (1 << BITS_MAX) - 1
-        wanted = {low & mask for low in lows}
-        possible: set[int] = set()
-        for low in wanted:
-            possible |= _possible_lows(low)
-            if len(possible) > IDS_PER_STATEMENT:
-                break
-        statement, parameters = _catalogue_statement(possible, granularities)
-        parameters |= {"policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
-                       "stop": STOP_MAX if stop is None else min(stop, STOP_MAX)}
+        statement = LIST_CATALOGUE
+        parameters = _window(policy_id, granularities, start, stop)
+        if len(lows) <= LOWS_LOOKED_UP:
+            statement = LIST_CATALOGUE_OF_FEW
+            parameters["lows"] = sorted({_cut_low(low, bits) for low in lows for bits in range(BITS_MAX + 1)})
         with self.reading() as connection:
-            rows = connection.execute(statement, parameters).all()
-        return _group_catalogue(rows, wanted)
+            rows = connection.execute(statement[granularities is not None], parameters).all()
+        lows_by_bits = {bits: {_cut_low(low, bits) for low in lows} for bits in {row[_BITS] for row in rows}}
+        return _group_catalogue([row for row in rows if row[_LOW] in lows_by_bits[row[_BITS]]])
 
     @retried
     def commit_sack(self, commit: SackCommit) -> None:
@@ -287,33 +303,27 @@ class Packs(Connections):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
 
 
-def _catalogue_statement(possible: set[int],
-                         granularities: Sequence[int] | None) -> tuple[sa.Select[Any], dict[str, Any]]:
-    """Choose the statement: beyond one statement's worth of values, all packs of the policy are read."""
-    parameters: dict[str, Any] = {}
-    by_low = len(possible) <= IDS_PER_STATEMENT
-    if by_low:
-        parameters["lows"] = sorted(possible)
-    if granularities is None:
-        return (CATALOGUE_OF_LOWS if by_low else CATALOGUE), parameters
-    parameters["granularities"] = list(granularities)
-    return (CATALOGUE_OF_LOWS_AND_GRANULARITIES if by_low else CATALOGUE_OF_GRANULARITIES), parameters
+def _window(policy_id: uuid.UUID, granularities: Sequence[int] | None, start: int | None,
+            stop: int | None) -> dict[str, Any]:
+    """Return the parameters that all catalogue statements have."""
+    parameters: dict[str, Any] = {
+        "policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
+        "stop": STOP_MAX if stop is None else min(stop, STOP_MAX)}
+    if granularities is not None:
+        parameters["granularities"] = list(granularities)
+    return parameters
 
 
-def _group_catalogue(rows: Sequence[Any], wanted: set[int]) -> list[tuple[Pack, list[Block]]]:
+def _group_catalogue(rows: Sequence[Any]) -> list[tuple[Pack, list[Block]]]:
+    found: dict[uuid.UUID, tuple[Pack, list[Block]]] = {}
     columns = len(pack.c)
-    found: dict[uuid.UUID, tuple[Pack, list[Block]] | None] = {}
-    lows_by_bits: dict[int, set[int]] = {}
     for row in rows:
-        id, _, _, bits, low = row[:5]
-        if id not in found:
-            if bits not in lows_by_bits:
-                lows_by_bits[bits] = {value & ((1 << bits) - 1) for value in wanted}
-            found[id] = (_decode_pack(*row[:columns]), []) if low in lows_by_bits[bits] else None
-        entry = found[id]
-        if entry is not None and row[columns] is not None:
+        entry = found.get(row[0])
+        if entry is None:
+            entry = found[row[0]] = (_decode_pack(*row[:columns]), [])
+        if row[columns] is not None:
             entry[1].append(_decode_block(*row[columns:]))
-    return [entry for entry in found.values() if entry is not None]
+    return list(found.values())
 
 
 def _split_packs(connection: sa.Connection, bits: int) -> None:

@@ -128,7 +128,8 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 def _set_up_mysql(connection: Any, record: object) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION sql_mode = 'TRADITIONAL'")
+        # Grouped ids of one statement are 80 kB; MySQL cuts them at 1 kB by default.
+        cursor.execute("SET SESSION sql_mode = 'TRADITIONAL', group_concat_max_len = 1048576")
 
 
 class Connections:

@@ -18,7 +18,8 @@ def _to_bytes(value: uuid.UUID | None) -> bytes | None:
 
 
 def _from_bytes(value: bytes | None) -> uuid.UUID | None:
-    return None if value is None else uuid.UUID(bytes=bytes(value))
+    # From an int: half the price of `bytes=`, which checks and copies.
+    return None if value is None else uuid.UUID(int=int.from_bytes(value))
 
 
 class UUID(sa.types.TypeDecorator[uuid.UUID]):
