@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import cotyledon
 from cotyledon import oslo_config_glue
-from cotyledon.types import WorkerId
+from cotyledon.types import ServiceId, WorkerId
 from oslo_config import cfg
 
 from gnocchi.backends import HOST_CACHE_BYTES, Backends
@@ -218,9 +218,9 @@ class Processor(Job):
     def leave(self) -> None:
         if self._membership is None or self._backends.coordinator.lost:
             return
+        # No more than that: the session ends with the process, and stopping it in order takes tooz a second.
         try:
             self._membership.leave()
-            self._backends.coordinator.stop()
         except BackendUnavailable as e:
             LOG.warning("%s", e)
 
@@ -279,11 +279,16 @@ class Master(cotyledon.ServiceManager):
             self.add(Reporter, args=(conf,))
         self.add(JanitorJob, args=(conf,))
         self.register_hooks(on_reload=on_reload)
-        self.register_hooks(on_reload=self._reload)
+        self.register_hooks(on_reload=self._set_worker_count)
 
-    def _reload(self) -> None:
+    def _set_worker_count(self) -> None:
         # The files have been read again by now; children end and come back with them.
         self.reconfigure(self._processors, get_workers(self._conf))
+
+    def _start_worker(self, service_id: ServiceId, worker_id: WorkerId) -> None:
+        # cotyledon would start anew, for ever, the workers that it stops when there are to be fewer.
+        if worker_id < self._services[service_id].workers:
+            super()._start_worker(service_id, worker_id)
 
     def run(self) -> None:
         # What exists now is shared by all children until somebody writes to it; the collector would.
