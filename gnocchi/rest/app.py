@@ -45,6 +45,7 @@ class Services:
         self.conf = conf
         self.backends = backends
         self.policy = PolicyEnforcer(conf)
+        self.healthcheck = healthcheck.Healthcheck(webob.exc.HTTPNotFound(), conf)
         self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
 
     @property
@@ -74,7 +75,6 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable
     backends : Backends, optional
         Those of this process; made from `conf` if left out.
     """
-    conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
     services = Services(conf, backends or Backends(conf, STORE_CACHE_BYTES))
     pipeline = deploy.loadapp(f"config:{find_paste_config(conf)}", name=f"gnocchi+{conf.api.auth_mode}")
 
@@ -122,17 +122,7 @@ def app_factory(global_config: dict[str, str], **local_conf: str) -> Callable:
 
 def healthcheck_factory(global_config: dict[str, str], **local_conf: str) -> Callable:
     """Paste factory: oslo.middleware's health check on the configuration that the service was started with."""
-    lock = threading.Lock()
-    checks: dict[int, Callable] = {}
-
-    def app(environ, start_response):
-        conf = environ["gnocchi.services"].conf
-        with lock:
-            if id(conf) not in checks:
-                checks[id(conf)] = healthcheck.Healthcheck(webob.exc.HTTPNotFound(), conf)
-        return checks[id(conf)](environ, start_response)
-
-    return app
+    return lambda environ, start_response: environ["gnocchi.services"].healthcheck(environ, start_response)
 
 
 def get_enforcer() -> oslo_policy.Enforcer:

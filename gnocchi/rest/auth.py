@@ -2,7 +2,6 @@
 
 import abc
 import base64
-import binascii
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,9 @@ from typing import Any
 from gnocchi.rest import errors
 
 ADMIN = "admin"
+
+#: What the index holds of a creator.
+NAME_LENGTH_MAX = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,12 @@ class AuthHelper(abc.ABC):
 
 
 def _named_user(name: str) -> Identity:
-    """In the modes without roles, the user called `admin` is the administrator."""
+    """In the modes without roles, the user called `admin` is the administrator.
+
+    Raises ValueError for what the index could not hold as a creator.
+    """
+    if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+        raise ValueError("no usable user name")
     return Identity(name, {"user": name, "roles": [ADMIN] if name == ADMIN else [], "system": "all"})
 
 
@@ -49,27 +56,24 @@ class BasicAuth(AuthHelper):
 
     def identify(self, environ: Mapping[str, Any]) -> Identity:
         scheme, _, encoded = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
-        if scheme.lower() != "basic":
-            raise errors.RequestError(401, "", self.CHALLENGE)
         try:
-            name = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[0]
-        except (binascii.Error, UnicodeDecodeError) as e:
+            if scheme.lower() != "basic":
+                raise ValueError("not the scheme of this mode")
+            return _named_user(base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[0])
+        except ValueError as e:     # from base64 and UTF-8, too
             raise errors.RequestError(401, "", self.CHALLENGE) from e
-        if not name:
-            raise errors.RequestError(401, "", self.CHALLENGE)
-        return _named_user(name)
 
 
 class RemoteUserAuth(AuthHelper):
     """The web server in front has authenticated the user and says so in REMOTE_USER."""
 
     def identify(self, environ: Mapping[str, Any]) -> Identity:
-        name = environ.get("REMOTE_USER")
-        if isinstance(name, bytes):
-            name = name.decode()
-        if not name:
-            raise errors.RequestError(401)
-        return _named_user(name)
+        name = environ.get("REMOTE_USER") or b""
+        try:
+            # In WSGI, text is bytes read as Latin-1.
+            return _named_user((name.encode("latin-1") if isinstance(name, str) else name).decode())
+        except ValueError as e:
+            raise errors.RequestError(401) from e
 
 
 def split_creator(creator: str | None) -> tuple[str | None, str | None]:

@@ -23,6 +23,7 @@ STATUS_BY_CLASS: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.Conflict, 409),
     (exceptions.ClientError, 400),
     (exceptions.BackendUnavailable, 503),
+    (exceptions.CorruptedData, 500),
     (NotImplementedError, 501),
 )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,34 @@ def _arguments_taken(kind: type) -> int:
     return min(len(inspect.signature(kind.__call__).parameters) - 1, len(Question._fields))
 
 
+#: `name` in the texts of checks such as `user:%(name)s`.
+_NAME = re.compile(r"%\((.*?)\)")
+
+
+def _kinds_of_check(*texts: str) -> set[type]:
+    """oslo.policy's classes of leaves are not public; what it makes of a text is."""
+    return {type(policy.RuleDefault("example", text).check) for text in texts}
+
+
+_CONSTANT = _kinds_of_check("@", "!")
+_MATCHING = _kinds_of_check("user:%(creator)s", "role:admin")
+
+
+def _names_in(check: Any, rules: policy.Rules) -> frozenset[str] | None:
+    """Names of the target's values that a tree of checks looks at; None if it may look at all of them."""
+    if isinstance(check, (policy.OrCheck, policy.AndCheck)):
+        parts = [_names_in(child, rules) for child in check.rules]
+        known = [names for names in parts if names is not None]
+        return frozenset().union(*known) if len(known) == len(parts) else None
+    if isinstance(check, policy.NotCheck):
+        return _names_in(check.rule, rules)
+    if isinstance(check, policy.RuleCheck):
+        return _names_in(rules[check.match], rules) if check.match in rules else frozenset()
+    if type(check) in _MATCHING:
+        return frozenset(_NAME.findall(check.match))
+    return frozenset() if type(check) in _CONSTANT else None
+
+
 class PolicyEnforcer:
     """Decides whether a caller may do something.
 
@@ -89,6 +118,14 @@ class PolicyEnforcer:
                 self._next_load = time.monotonic() + RELOAD_INTERVAL_S
                 self._lock.release()
         return self._snapshot
+
+    def names_in(self, rule: str) -> frozenset[str] | None:
+        """Names of the target's values that `rule` looks at (flattened, with dots); None: perhaps all of them.
+
+        Objects that are equal in these need to be asked about only once.
+        """
+        rules = self._current().rules
+        return _names_in(rules[rule], rules) if rule in rules else frozenset()
 
     def allows(self, rule: str, target: Mapping[str, Any], credentials: Mapping[str, Any]) -> bool:
         """Tell whether `rule` holds.  `target` may be nested; a value of None counts as absent."""
