@@ -86,14 +86,20 @@ def after(found: Sequence[Order], values: Sequence[Any]) -> sa.ColumnElement[boo
         later = _later(order, value)
         if later is not None:
             alternatives.append(sa.and_(*equal, later))
-        equal.append(order.column.is_(None) if value is None else order.column == value)
+        equal.append(order.column.is_(None) if value is None else order.column == _bind(order, value))
     return sa.or_(sa.false(), *alternatives)
+
+
+def _bind(order: Order, value: Any) -> sa.BindParameter[Any]:
+    # Bound by hand, since SQLAlchemy takes a bare True or False for a keyword, which cannot be compared.
+    return sa.bindparam(None, value, type_=order.column.type, unique=True)
 
 
 def _later(order: Order, value: Any) -> sa.ColumnElement[bool] | None:
     if value is None:
         return order.column.is_not(None) if order.nulls_first else None
-    later = order.column < value if order.descending else order.column > value
+    bound = _bind(order, value)
+    later = order.column < bound if order.descending else order.column > bound
     if order.nullable and not order.nulls_first:
         return sa.or_(later, order.column.is_(None))
     return later

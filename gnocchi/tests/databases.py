@@ -178,7 +178,7 @@ class MariadbServer(DatabaseServer):
                     f"--pid-file={self.directory}/pid", "--bind-address=127.0.0.1", f"--port={self.port}",
                     "--skip-name-resolve", "--character-set-server=utf8mb4", "--innodb-flush-log-at-trx-commit=0",
                     "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-doublewrite=0",
-                    "--skip-log-bin", "--performance-schema=OFF", "--max-connections=150")
+                    "--innodb-file-per-table=0", "--skip-log-bin", "--performance-schema=OFF", "--max-connections=150")
 
     def url(self, database: str) -> str:
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
