@@ -143,7 +143,7 @@ class _Groups:
         """Sample deviation in two passes; absent for groups of one value."""
         if self.single:
             return Column(numpy.zeros(len(self.starts)), numpy.zeros(len(self.starts), bool))
-        deviations = self.values - self.means[self.labels]
+        deviations = self.values - self.means.repeat(self.sizes)
         squares = self.add_up(deviations * deviations)
         values = numpy.sqrt(squares / numpy.maximum(self.counts - 1, 1))
         present = self.sizes > 1
