@@ -89,7 +89,7 @@ class JournalWriter:
         #: Every journal whose descriptor is open: the current one and those that still wait for an fsync.
         self._open: set[_Journal] = set()
         self._stamp = 0
-        _watch_forks(self)
+        self._watching_forks = self._forking = False
 
     def write(self, slices: Slices) -> None:
         """Append one request; return once it is durable.
@@ -131,6 +131,9 @@ class JournalWriter:
 
     def _create(self) -> _Journal:
         """Make a journal that readers see only once it is locked and durable."""
+        if not self._watching_forks:
+            self._watching_forks = True
+            _watch_forks(self)
         name = JournalName(self._next_stamp(), secrets.randbits(64))
         path = os.path.join(self._directory, format_name(name) + SUFFIX)
         temporary = os.path.join(self._directory, format_name(name) + TEMPORARY_SUFFIX)
@@ -253,12 +256,16 @@ class JournalWriter:
 
     def prepare_fork(self) -> None:
         self._lock.acquire()
+        self._forking = True
 
     def forked_in_parent(self) -> None:
-        self._lock.release()
+        if self._forking:
+            self._forking = False
+            self._lock.release()
 
     def forked_in_child(self) -> None:
         """Let go of the parent's journals, or they would look alive after its death."""
+        self._forking = False
         self._lock = threading.Lock()
         for journal in self._open:
             os.close(journal.fd)

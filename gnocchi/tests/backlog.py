@@ -28,10 +28,10 @@ def make_batch(*series):
 def list_series(batch):
     """Return [(id, [(ns, value), ...])]: the inverse of make_batch."""
     points = list(zip(batch.timestamps.view(numpy.int64).tolist(), batch.values.tolist(), strict=True))
-    ends = numpy.cumsum(batch.counts).tolist()
-    starts = [0, *ends[:-1]]
+    ends = numpy.cumsum(batch.counts)
+    starts = ends - batch.counts
     ids = metric_ids.unpack_ids(batch.metric_ids)
-    return [(i, points[a:b]) for i, a, b in zip(ids, starts, ends, strict=True)]
+    return [(i, points[a:b]) for i, a, b in zip(ids, starts.tolist(), ends.tolist(), strict=True)]
 
 
 def drain(driver, sack, checkpoint=None, measures_max=1_000_000):
