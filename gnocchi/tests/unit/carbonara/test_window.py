@@ -204,3 +204,14 @@ def test_policy_properties():
     policy = make_policy([60, 3600, 1], ["mean"])
     assert (ns(3600), False) == (policy.coarsest, policy.has_rates)
     assert make_policy([60], ["mean", "rate:mean"]).has_rates
+
+
+def test_state_without_raw_points_keeps_its_limits():
+    """A series rebuilt from sealed buckets has no raw points: late ones are refused, older ones do not set it back."""
+    policy = make_policy([60], ["sum"], window_blocks=1)
+    newest, accept_from = numpy.array(at(300)), numpy.array(at(240))
+    state = window.empty_state(1)._replace(newest=newest, accept_from=accept_from)
+    result = window.advance(state, make_batch([(at(250, 239), [1, 2])]), policy)
+    assert ([1], {}) == (result.refused.tolist(), result.sealed)
+    assert (newest, accept_from) == (result.state.newest, result.state.accept_from)
+    assert [1] == result.state.raw.values.tolist()
