@@ -9,7 +9,6 @@ import numpy
 from gnocchi import times
 from gnocchi.carbonara.methods import METHODS
 from gnocchi.carbonara.window import WindowPolicy
-from gnocchi.carbonara.window import WindowPolicy
 from gnocchi.exceptions import InvalidArchivePolicy
 
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 
 project = "Gnocchi"
-copyright = "Gnocchi contributors"  # noqa: A001: Sphinx's name
+copyright = "Gnocchi contributors"
 release = importlib.metadata.version("gnocchi")
 version = ".".join(release.split(".")[:2])
 

@@ -32,7 +32,7 @@ _Candidate = tuple[str, JournalIndex, numpy.ndarray]
 OPTS = [
     cfg.StrOpt("file_basepath",
                default="/var/lib/gnocchi",
-               help="Root of the data directory.  Journals of incoming measures lie in its folder `incoming', "
+               help="Root of the data directory.  Journals of incoming measures lie in its folder 'incoming', "
                     "which must be on a local file system with locks (flock)."),
     cfg.StrOpt("durability",
                default="fsync",
@@ -40,7 +40,7 @@ OPTS = [
                                   "requests that arrive together share one fsync"),
                         ("os", "measures are accepted once the operating system has them: faster, they survive a "
                                "crash of Gnocchi; a crash of the machine loses the last ones (about 30 s)")],
-               help="What `accepted' means for measures in files."),
+               help="What 'accepted' means for measures in files."),
 ]
 
 #: How often a slice is planned anew because a journal was deleted, all of it being committed, meanwhile.

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import threading
 from collections.abc import Callable
 
 import webob.exc

@@ -40,6 +40,7 @@ def test_option_has_help_and_an_entry_in_the_sample(section, option, sample):
     assert option.help, f"[{section}] {option.dest} has no help"
     assert option.help.strip()[0].isupper(), f"[{section}] {option.dest}: {option.help!r}"
     assert option.help.strip().endswith((".", ")")), f"[{section}] {option.dest}: {option.help!r}"
+    assert "`" not in option.help, f"[{section}] {option.dest}: the help is also read as reStructuredText"
     if not option.deprecated_for_removal:
         assert re.search(rf"^#?{option.dest} = ", sample[section], re.MULTILINE), f"[{section}] {option.dest}"
 
