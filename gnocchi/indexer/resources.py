@@ -59,9 +59,11 @@ def attribute_column(column: sa.ColumnElement[Any], name: str, type: str, dialec
     value: Any = column[name]
     if type == "number":
         return value.as_float()
-    if type == "bool":
-        return value.as_boolean()
     text: sa.ColumnElement[Any] = value.as_string()
+    if type == "bool":
+        if dialect == "mysql":      # as_boolean() makes false of what is missing there
+            return sa.case((text == "true", sa.true()), (text == "false", sa.false()))
+        return value.as_boolean()
     return text.collate("C") if dialect == "postgresql" else text
 
 
