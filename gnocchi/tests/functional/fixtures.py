@@ -41,9 +41,3 @@ class BasicService(fixture.GabbiFixture):
         assert PORT.service is not None
         PORT.service.stop()
         PORT.service = None
-
-
-class SmallBodies(BasicService):
-    """Takes bodies up to a kilobyte."""
-
-    options = {"api": {"max_body_size": 1024}}
