@@ -127,16 +127,14 @@ class Packs(Connections):
         Raises InvalidInput.
         """
         _require_power_of_two(count)
-        with self.writing() as connection:
-            if connection.execute(sa.select(sack.c.number).limit(1)).first() is not None:
-                return False
-            try:
-                connection.execute(sa.insert(sack), [
-                    {"number": number, "sequence": 0, "checkpoint": {}} for number in range(count)])
-            except exc.IntegrityError:      # another upgrade was faster
-                connection.rollback()
-                return False
-            return True
+        try:
+            with self.writing() as connection:
+                if connection.execute(sa.select(sack.c.number).limit(1)).first() is not None:
+                    return False
+                _insert_sacks(connection, count, 0)
+        except exc.IntegrityError:      # another upgrade was faster
+            return False
+        return True
 
     @retried
     def get_sack(self, number: int) -> Sack:
@@ -159,19 +157,17 @@ class Packs(Connections):
 
         Packs go to the sack that their low bits name.  A pack with too few bits for that is split into
         rows that refer to the same sections.  All checkpoints are emptied, so the backlog has to be
-        empty and nobody may be writing to it; sequences go on from the highest.
+        empty and nobody may be writing to it; sequences go on above the highest.
 
         Raises InvalidInput.
         """
         _require_power_of_two(count)
         bits = count.bit_length() - 1
         with self.writing() as connection:
-            # The lock makes commits that are under way lose: their rows will be gone.
             sequences = connection.execute(sa.select(sack.c.sequence).with_for_update()).scalars().all()
             connection.execute(sa.delete(sack))
-            connection.execute(sa.insert(sack), [
-                {"number": number, "sequence": max(sequences, default=0), "checkpoint": {}}
-                for number in range(count)])
+            # Above all that a worker may have read before: its commit loses, though the number of its sack remains.
+            _insert_sacks(connection, count, max(sequences, default=-1) + 1)
             _split_packs(connection, bits)
             _spread(connection, count)
 
@@ -324,6 +320,11 @@ def _group_catalogue(rows: Sequence[Any]) -> list[tuple[Pack, list[Block]]]:
         if row[columns] is not None:
             entry[1].append(_decode_block(*row[columns:]))
     return list(found.values())
+
+
+def _insert_sacks(connection: sa.Connection, count: int, sequence: int) -> None:
+    connection.execute(sa.insert(sack), [
+        {"number": number, "sequence": sequence, "checkpoint": {}} for number in range(count)])
 
 
 def _split_packs(connection: sa.Connection, bits: int) -> None:
