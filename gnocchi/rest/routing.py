@@ -87,8 +87,9 @@ class Routes:
     """Base of the root controllers: `routes` maps paths to controllers.
 
     A controller keeps no state.  Its methods `get`, `post`, `patch`, `put` and `delete` take the values in the path
-    and are exposed as "json"; `any` answers every method.  If it has `lookup`, that is called first, with these values, and returns the tuple of
-    arguments for the method: so what does not exist is 404 whatever the method, as clients expect.
+    and are exposed as "json"; `any` answers every method.  If it has `lookup`, that is called first, with these values,
+    and returns the tuple of arguments for the method: so what does not exist is 404 whatever the method, as clients
+    expect.
     """
 
     routes: Mapping[str, Any] = {}
