@@ -6,14 +6,18 @@ from gnocchi.indexer import Metric, Resource
 from gnocchi.rest.auth import split_creator
 from gnocchi.rest.controllers.archive_policy import format_archive_policy
 
+#: What every object tells about who made it.
+CREATOR_KEYS = frozenset(("creator", "created_by_user_id", "created_by_project_id"))
 
-def _format_creator(creator: str | None) -> dict[str, Any]:
+
+def format_creator(creator: str | None) -> dict[str, Any]:
+    """The values of CREATOR_KEYS."""
     user_id, project_id = split_creator(creator)
     return {"creator": creator, "created_by_user_id": user_id, "created_by_project_id": project_id}
 
 
 def _format_common(metric: Metric) -> dict[str, Any]:
-    return {"id": str(metric.id), "name": metric.name, "unit": metric.unit, **_format_creator(metric.creator)}
+    return {"id": str(metric.id), "name": metric.name, "unit": metric.unit, **format_creator(metric.creator)}
 
 
 def format_metric(metric: Metric) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def _format_resource_columns(resource: Resource) -> dict[str, Any]:
         "ended_at": resource.ended_at,
         "revision_start": resource.revision_start,
         "revision_end": resource.revision_end,
-        **_format_creator(resource.creator),
+        **format_creator(resource.creator),
     }
 
 

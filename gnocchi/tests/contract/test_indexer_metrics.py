@@ -187,6 +187,18 @@ def test_list_metric_policies(indexer, policies):
         assert (0, 0) == (len(found), len(its_policies))
 
 
+def test_list_metric_creators(indexer, policies):
+    """Creators are told apart to the last blank; unknown and deleted metrics have none."""
+    creators = ["me", "me ", "ME", "mé", None, "gone"]
+    ids = {creator: indexer.create_metrics([define(), define()], creator)[0].id for creator in creators}
+    indexer.delete_metrics([ids["gone"]])
+    found, its_creators = indexer.list_metric_creators(metric_ids.pack_ids([*ids.values(), uuid.uuid4()]))
+    assert set(creators) - {"gone"} == its_creators
+    assert {id for creator, id in ids.items() if creator != "gone"} == set(metric_ids.unpack_ids(found))
+    found, its_creators = indexer.list_metric_creators(metric_ids.pack_ids([]))
+    assert (0, set()) == (len(found), its_creators)
+
+
 def test_get_resource_metric(indexer, policies):
     resource_id = create_resource(indexer)
     definition = define("☃", resource_id=resource_id)
