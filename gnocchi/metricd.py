@@ -182,21 +182,24 @@ class Processor(Job):
     def _process(self, number: int, sacks: int) -> None:
         """Process the backlog of one sack unless somebody else does."""
         coordinator = self._backends.coordinator
-        with self._working, coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
-            try:
-                complete = not held
-                while not complete and not self._stop.is_set() and not coordinator.lost:
-                    complete = self._process_slice(number)
-            except CommitLost as e:
-                LOG.warning("%s; its backlog is read again", e)
-            except BackendUnavailable:
-                raise
-            except Exception:
-                self.errors += 1
-                self.counters["errors"] += 1
-                LOG.exception("Error processing new measures of sack %d", number)
+        with coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
+            if not held:
+                return
+            with self._working:
+                try:
+                    while not self._stop.is_set() and not coordinator.lost and not self._process_slice(number):
+                        pass
+                except CommitLost as e:
+                    LOG.warning("%s; its backlog is read again", e)
+                except BackendUnavailable:
+                    raise
+                except Exception:
+                    self.errors += 1
+                    self.counters["errors"] += 1
+                    LOG.exception("Error processing new measures of sack %d", number)
 
     def _process_slice(self, number: int) -> bool:
+        """Process a part of bounded size; return whether it was all."""
         started = time.monotonic()
         done = process_sack(number, self._backends.incoming, self._backends.indexer, self._backends.store)
         self._committed = True

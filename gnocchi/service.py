@@ -52,11 +52,22 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
     opts.set_defaults()
     opts.register_opts(conf)
     conf.register_cli_opts(list(cli_opts))
-    conf(sys.argv[1:] if argv is None else list(argv), project="gnocchi",
+    conf(spell_options(sys.argv[1:] if argv is None else argv), project="gnocchi",
          version=get_version(), validate_default_values=True, **config)
     opts.check_values(conf)
     set_up_logging(conf, log_to_stderr)
     return conf
+
+
+def spell_options(argv: Sequence[str]) -> list[str]:
+    """Return a command line with `-` for `_` in the names of options, which were always interchangeable."""
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name != "--shell_completion":
+            name = name.replace("_", "-")
+        words.append(name + equals + value)
+    return words
 
 
 def get_version() -> str:

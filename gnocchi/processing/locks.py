@@ -7,6 +7,7 @@ commit (gnocchi.catalogue), so that no measure depends on them.
 import contextlib
 import hashlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import tenacity
 import tooz
 from tooz import coordination
+from tooz.drivers.file import FileLock
 
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
 
@@ -30,6 +32,8 @@ LOCK_RETRY_MAX_S = 0.25
 #: Longest pause between two signs of life, in seconds; drivers usually ask for less.
 HEARTBEAT_MAX_S = 10.0
 HEARTBEAT_RETRY_S = 1.0
+#: A sign of life that takes longer counts as failed; locks expire after 30 seconds where they do.
+HEARTBEAT_OVERDUE_S = HEARTBEAT_MAX_S + 5.0
 
 #: What libraries below tooz raise past it, by module: only named when that module is loaded.
 _FOREIGN_FAILURES = (
@@ -85,14 +89,32 @@ class Coordinator:
                 self._tooz = coordination.get_coordinator(url, self.member_id)
             except (RuntimeError, ValueError, LookupError, ImportError) as e:
                 raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
+        self._fail_fast()
         self._stopped = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="coordination heartbeat", daemon=True)
         self._lost = False
+        self._last_beat = time.monotonic()
+
+    def _fail_fast(self) -> None:
+        """Keep redis-py from retrying: tooz does that too, and both together take a minute to notice an outage."""
+        make_client = getattr(self._tooz, "_make_client", None)
+        if make_client is None:
+            return
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        def make(*args: Any) -> Any:
+            client = make_client(*args)
+            client.set_retry(Retry(NoBackoff(), 0))
+            return client
+
+        self._tooz._make_client = make
 
     def start(self) -> None:
         """Connect.  Raises BackendUnavailable."""
         with translate_failures("be reached"):
             self._tooz.start(start_heart=False)
+        self._last_beat = time.monotonic()
         self._heart.start()
 
     def stop(self) -> None:
@@ -103,8 +125,8 @@ class Coordinator:
 
     @property
     def lost(self) -> bool:
-        """Whether the last sign of life failed: locks held may be somebody else's by now."""
-        return self._lost
+        """Whether the last sign of life failed or is overdue: locks held may be somebody else's by now."""
+        return self._lost or (self._heart.is_alive() and time.monotonic() - self._last_beat > HEARTBEAT_OVERDUE_S)
 
     @property
     def expires_members(self) -> bool:
@@ -131,6 +153,7 @@ class Coordinator:
                 if self._lost:
                     LOG.info("Coordination service is back")
                 self._lost = False
+                self._last_beat = time.monotonic()
 
     def call(self, method: str, *args: Any) -> Any:
         """Return the outcome of a tooz method, waiting for it if it is asynchronous.
@@ -170,6 +193,13 @@ class Coordinator:
                 lock.release()
         except BackendUnavailable as e:
             LOG.warning("%s", e)
+
+    def discard(self, lock: Any) -> None:
+        """Give back a lock whose name nobody will ever use again: files of such ones would pile up."""
+        self.release(lock)
+        if isinstance(lock, FileLock):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(lock.name)
 
     @contextlib.contextmanager
     def try_lock(self, name: bytes) -> Iterator[bool]:

@@ -1,0 +1,187 @@
+"""Locks and groups behave the same on every coordination service."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+
+from gnocchi.exceptions import BackendUnavailable, SackLocked
+from gnocchi.processing.locks import Coordinator, lock_name, sack_name
+from gnocchi.processing.members import Membership, list_members, report_members
+from gnocchi.tests.coordination import coordination_url, redis_server  # noqa: F401
+
+LOCK = lock_name("incoming128-17")
+
+#: A member that joins, says so, and waits to be killed.
+MEMBER = """
+import sys, time
+from gnocchi.processing.locks import Coordinator
+from gnocchi.processing.members import Membership
+coordinator = Coordinator(sys.argv[1], "killed")
+coordinator.start()
+membership = Membership(coordinator)
+assert membership.join()
+print("joined", flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def session(url, member=None):
+    coordinator = Coordinator(url, member or str(uuid.uuid4()))
+    coordinator.start()
+    try:
+        yield coordinator
+    finally:
+        coordinator.stop()
+
+
+@pytest.fixture(scope="module")
+def pair(coordination_url):  # noqa: F811
+    with session(coordination_url, "one") as one, session(coordination_url, "two") as two:
+        yield one, two
+
+
+def has_groups(url):
+    return not url.startswith("postgresql")
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_lock_names_are_those_of_the_contract():
+    """Older workers would contend for the very same locks."""
+    assert hashlib.sha1(b"gnocchi-sack-incoming128-17-lock").hexdigest().encode() == lock_name(sack_name(17, 128))
+
+
+def test_lock_is_held_by_one_at_a_time(pair):
+    """While one session has a lock another does not get it, and then it does."""
+    one, two = pair
+    with one.try_lock(LOCK) as mine:
+        assert mine
+        with two.try_lock(LOCK) as theirs:
+            assert not theirs
+    with two.try_lock(LOCK) as theirs:
+        assert theirs
+
+
+def test_lock_is_held_by_one_thread_at_a_time(pair):
+    """Threads of one session exclude each other too: the API refreshes from many."""
+    one, _ = pair
+    with one.try_lock(LOCK) as mine:
+        assert mine
+        with one.try_lock(LOCK) as again:
+            assert not again
+
+
+def test_other_locks_are_free(pair):
+    """Sacks do not block one another."""
+    one, two = pair
+    with one.try_lock(LOCK) as mine, two.try_lock(lock_name("incoming128-18")) as theirs:
+        assert mine and theirs
+
+
+def test_wait_ends_with_the_lock(pair):
+    """Whoever waits gets the lock once it is released."""
+    one, two = pair
+    lock = one.acquire(LOCK)
+    releaser = threading.Timer(0.2, one.release, [lock])
+    releaser.start()
+    with two.wait_lock(LOCK, time.monotonic() + 30, "s"), one.try_lock(LOCK) as again:
+        assert not again
+    releaser.join()
+
+
+def test_wait_ends_when_time_runs_out(pair):
+    """A lock that stays held is an error after the time given, whatever the driver."""
+    one, two = pair
+    with one.try_lock(LOCK), pytest.raises(SackLocked, match="incoming128-17"), \
+            two.wait_lock(LOCK, time.monotonic() + 0.3, "incoming128-17"):
+        raise AssertionError("got a lock that is held")
+
+
+def test_members_join_and_leave(pair, coordination_url):  # noqa: F811
+    """Each member sees who is there; where there are no groups, that is told."""
+    one, two = pair
+    memberships = Membership(one), Membership(two)
+    if not has_groups(coordination_url):
+        assert memberships[0].join() is None
+        assert (None, {}) == report_members(one)
+        memberships[0].leave()
+        return
+    assert {b"one"} == memberships[0].join()
+    assert {b"one", b"two"} == memberships[1].join()
+    assert {b"one", b"two"} == memberships[0].join()
+    assert ["one", "two"] == report_members(one).processors
+    memberships[1].leave()
+    assert {b"one"} == memberships[0].join()
+    memberships[0].leave()
+    assert [] == report_members(two).processors
+
+
+def test_counters_are_published_where_possible(pair, coordination_url):  # noqa: F811
+    """The status shows what workers tell; drivers that cannot keep it show nothing and do not fail."""
+    one, two = pair
+    membership = Membership(one)
+    if membership.join() is None:
+        return
+    membership.publish({"processed measures": 12})
+    statistics = report_members(two).statistics["one"]
+    membership.leave()
+    assert statistics == ({} if coordination_url.startswith("file") else {"processed measures": 12})
+
+
+def test_killed_member_of_a_file_group_is_gone_at_once(tmp_path):
+    """A worker that was killed has no share of the sacks: its life lock went with it."""
+    url = f"file://{tmp_path}/c"
+    with subprocess.Popen([sys.executable, "-c", MEMBER, url], stdout=subprocess.PIPE) as process:
+        assert b"joined\n" == process.stdout.readline()
+        with session(url, "one") as one:
+            assert {b"killed"} == list_members(one)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert set() == list_members(one)
+
+
+def test_life_lock_leaves_no_file(tmp_path):
+    """Members that leave do not pile up files."""
+    with session(f"file://{tmp_path}/c", "one") as one:
+        membership = Membership(one)
+        membership.join()
+        assert "member-one" in os.listdir(tmp_path / "c")
+        membership.leave()
+        assert "member-one" not in os.listdir(tmp_path / "c")
+
+
+def test_service_that_cannot_be_reached():
+    """A session that cannot begin is an error that may be tried again."""
+    with pytest.raises(BackendUnavailable, match="^Coordination service cannot be reached"):
+        Coordinator("redis://127.0.0.1:1", "one").start()
+
+
+def test_member_comes_back_after_the_service_forgot_it(redis_server):  # noqa: F811
+    """A service that was restarted empty is joined anew, and locks work again."""
+    with session(f"redis://127.0.0.1:{redis_server.port}?timeout=2", "one") as one:
+        membership = Membership(one)
+        assert {b"one"} == membership.join()
+        redis_server.kill()
+        wait_until(lambda: one.lost)
+        with pytest.raises(BackendUnavailable), one.try_lock(LOCK):
+            pass
+        redis_server.start()
+        wait_until(lambda: not one.lost)
+        assert {b"one"} == membership.join()
+        assert {b"one"} == list_members(one)
+        with one.try_lock(LOCK) as held:
+            assert held

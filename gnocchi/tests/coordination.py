@@ -1,0 +1,126 @@
+"""Real coordination services for tests: files, Redis, etcd, memcached, PostgreSQL."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gnocchi.tests.databases import die_with_parent, find_free_port, need
+
+START_TIMEOUT_S = 30
+
+#: Those that know groups, and one that has locks only.
+SERVICES = ("file", "redis", "etcd", "memcached", "postgresql")
+
+
+class Server:
+    """A server process in a directory of its own; may be killed and started again on the same port."""
+
+    def __init__(self, command: Callable[[int, pathlib.Path], list[str]], answers: Callable[[int], bool]) -> None:
+        self.port = find_free_port()
+        self._directory = pathlib.Path(tempfile.mkdtemp(prefix="g-coord-"))
+        self._command = command(self.port, self._directory)
+        self._answers = answers
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, process_group=0,
+                                             preexec_fn=die_with_parent)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers(self.port):
+            text = (self._directory / "log").read_text(errors="replace")
+            assert self._process.poll() is None, f"{self._command[0]} ended:\n{text}"
+            assert time.monotonic() < deadline, f"{self._command[0]} does not answer:\n{text}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _asks(question: bytes, expected: bytes) -> Callable[[int], bool]:
+    def answers(port: int) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(question)
+            return connection.recv(64).startswith(expected)
+        return False
+
+    return answers
+
+
+def _etcd_answers(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+        return b"true" in answer.read()
+    return False
+
+
+def make_redis() -> Server:
+    program = need(shutil.which("redis-server"), "Redis")
+    return Server(lambda port, directory: [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
+                                           "--save", "", "--appendonly", "no", "--daemonize", "no"],
+                  _asks(b"PING\r\n", b"+PONG"))
+
+
+def make_memcached() -> Server:
+    program = need(shutil.which("memcached"), "memcached")
+    user = ["-u", "nobody"] if os.getuid() == 0 else []
+    return Server(lambda port, _: [program, *user, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "32", "-t", "1"],
+                  _asks(b"version\r\n", b"VERSION"))
+
+
+def make_etcd() -> Server:
+    program = need(shutil.which("etcd"), "etcd")
+    peer = find_free_port()
+
+    def command(port: int, directory: pathlib.Path) -> list[str]:
+        client, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+        return [program, "--name", "t", "--data-dir", str(directory / "etcd"), "--listen-client-urls", client,
+                "--advertise-client-urls", client, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
+                "--initial-cluster", f"t={peers}", "--unsafe-no-fsync"]
+
+    return Server(command, _etcd_answers)
+
+
+def serve(make: Callable[[], Server]) -> Iterator[Server]:
+    server = make()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Server]:
+    """A Redis of the test's own, which it may kill and start."""
+    yield from serve(make_redis)
+
+
+@pytest.fixture(scope="module", params=SERVICES)
+def coordination_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a coordination service; the tests of a module run on each kind."""
+    if request.param == "file":
+        yield f"file://{tmp_path_factory.mktemp('coordination')}"
+    elif request.param == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        yield server.url("postgres")
+    else:
+        make = {"redis": make_redis, "etcd": make_etcd, "memcached": make_memcached}[request.param]
+        scheme = {"etcd": "etcd3+http"}.get(request.param, request.param)
+        for server in serve(make):
+            yield f"{scheme}://127.0.0.1:{server.port}"

@@ -1,0 +1,162 @@
+"""Options are where deployed files expect them, with the defaults they rely on (contract, operations 1.2)."""
+
+import pathlib
+
+import pytest
+from oslo_config import cfg
+
+from gnocchi import backends, opts, service
+from gnocchi.exceptions import InvalidConfiguration
+
+#: section, option, default, deprecated "section.name" if any.
+CONTRACT = [
+    ("DEFAULT", "debug", False, None),
+    ("DEFAULT", "verbose", True, None),
+    ("DEFAULT", "log_dir", None, None),
+    ("DEFAULT", "log_file", None, None),
+    ("DEFAULT", "coordination_url", None, "storage.coordination_url"),
+    ("DEFAULT", "parallel_operations", None, "storage.aggregation_workers_number"),
+    ("DEFAULT", "use_syslog", False, None),
+    ("DEFAULT", "use_journal", False, None),
+    ("DEFAULT", "syslog_log_facility", "user", None),
+    ("metricd", "workers", None, None),
+    ("metricd", "metric_processing_delay", 60, "storage.metric_processing_delay"),
+    ("metricd", "greedy", True, None),
+    ("metricd", "metric_reporting_delay", 120, "storage.metric_reporting_delay"),
+    ("metricd", "metric_cleanup_delay", 300, "storage.metric_cleanup_delay"),
+    ("metricd", "processing_replicas", 3, None),
+    ("metricd", "cleanup_batch_size", 10000, None),
+    ("metricd", "metric_inactive_after", 0, None),
+    ("metricd", "resource_cleanup_after", 0, None),
+    ("api", "paste_config", "api-paste.ini", None),
+    ("api", "auth_mode", "basic", None),
+    ("api", "max_limit", 1000, None),
+    ("api", "operation_timeout", 10, "api.refresh_timeout"),
+    ("api", "uwsgi_path", None, None),
+    ("api", "host", "0.0.0.0", None),
+    ("api", "port", 8041, None),
+    ("api", "uwsgi_mode", "http", None),
+    ("api", "enable_proxy_headers_parsing", False, "oslo_middleware.enable_proxy_headers_parsing"),
+    ("archive_policy", "default_aggregation_methods", ["mean", "min", "max", "sum", "std", "count"], None),
+    ("storage", "driver", "file", None),
+    ("storage", "file_basepath", "/var/lib/gnocchi", None),
+    ("storage", "file_subdir_len", 2, None),
+    ("incoming", "driver", "file", None),
+    ("incoming", "file_basepath", "/var/lib/gnocchi", None),
+    ("incoming", "file_subdir_len", 2, None),
+    ("database", "max_pool_size", 5, None),
+    ("database", "max_overflow", 50, None),
+    ("database", "pool_timeout", None, None),
+    ("database", "connection_recycle_time", 3600, None),
+]
+
+#: Another value of each option that once had another name.
+OLD_VALUES = {"coordination_url": "file:///x", "parallel_operations": "3", "metric_processing_delay": "7",
+              "metric_reporting_delay": "8", "metric_cleanup_delay": "9", "operation_timeout": "11",
+              "enable_proxy_headers_parsing": "true"}
+
+
+def load(tmp_path: pathlib.Path, text: str = "", *argv: str) -> cfg.ConfigOpts:
+    path = tmp_path / "gnocchi.conf"
+    path.write_text(f"{text}\n[indexer]\nurl = sqlite:///{tmp_path}/index.db\n")
+    return service.prepare_service(["--config-file", str(path), *argv])
+
+
+def get(conf, section, name):
+    return conf[name] if section == "DEFAULT" else conf[section][name]
+
+
+@pytest.mark.parametrize(("section", "name", "default", "deprecated"), CONTRACT,
+                         ids=[f"{row[0]}.{row[1]}" for row in CONTRACT])
+def test_option_has_its_default(tmp_path, section, name, default, deprecated):
+    """An empty file gives the documented values."""
+    assert default == get(load(tmp_path), section, name)
+
+
+@pytest.mark.parametrize(("section", "name", "default", "deprecated"), [row for row in CONTRACT if row[3]],
+                         ids=[row[3] for row in CONTRACT if row[3]])
+def test_option_is_read_under_its_old_name(tmp_path, section, name, default, deprecated):
+    """Files written for earlier releases keep their meaning."""
+    old_section, old_name = deprecated.split(".")
+    conf = load(tmp_path, f"[{old_section}]\n{old_name} = {OLD_VALUES[name]}")
+    assert default != get(conf, section, name)
+
+
+def test_incoming_defaults_to_storage(tmp_path):
+    """What is set in [storage] holds for [incoming] too, unless that says otherwise."""
+    conf = load(tmp_path, "[storage]\nfile_basepath = /srv/a\nfile_subdir_len = 5")
+    assert ("/srv/a", 5) == (conf.incoming.file_basepath, conf.incoming.file_subdir_len)
+    conf = load(tmp_path, "[storage]\nfile_basepath = /srv/a\n[incoming]\nfile_basepath = /srv/b")
+    assert "/srv/b" == conf.incoming.file_basepath
+
+
+def test_unknown_options_are_ignored(tmp_path):
+    """A file may hold what this release does not know."""
+    load(tmp_path, "[DEFAULT]\nnothing = 1\n[statsd]\nuser_id = x\n[nonsense]\na = b\n[storage]\nswift_key = k")
+
+
+def test_environment_beats_files(tmp_path, monkeypatch):
+    """OS_<SECTION>__<OPTION> ranks above configuration files."""
+    monkeypatch.setenv("OS_METRICD__WORKERS", "7")
+    assert 7 == load(tmp_path, "[metricd]\nworkers = 2").metricd.workers
+
+
+@pytest.mark.parametrize("flags", [["--log-file", "x.log", "--log-dir", "{}"], ["--log_file", "{}/x.log"]])
+def test_log_file_is_written(tmp_path, flags):
+    """Messages go to the file named on the command line, spelt either way, in the documented format."""
+    load(tmp_path, "", *[flag.format(tmp_path) for flag in flags])
+    service.LOG.info("hello")
+    assert (tmp_path / "x.log").read_text().rstrip().endswith("INFO     gnocchi.service: hello")
+    service.set_up_logging(load(tmp_path))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[metricd]\nworkers = 0", "[metricd] workers: "),
+    ("[metricd]\nworkers = many", "[metricd] workers: "),
+    ("[api]\nauth_mode = trust", "[api] auth_mode: "),
+    ("[archive_policy]\ndefault_aggregation_methods = mean,avg", "[archive_policy] default_aggregation_methods: "),
+    ("syslog_log_facility = nowhere\nuse_syslog = true", "[DEFAULT] syslog_log_facility: "),
+])
+def test_bad_value_is_named(tmp_path, text, expected):
+    """The message has section and option, in one line."""
+    if "=" in text.split("\n")[0]:
+        text = f"[DEFAULT]\n{text}"
+    with pytest.raises(InvalidConfiguration) as raised:
+        load(tmp_path, text)
+    assert str(raised.value).startswith(expected)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[indexer]\nurl = sqlite:////srv/g.db", "file:///srv/data/coordination"),
+    ("[indexer]\nurl = postgresql+psycopg2://u:p@h:1/d?x=y", "postgresql://u:p@h:1/d?x=y"),
+    ("[indexer]\nurl = mysql+pymysql://u@h/d", "mysql://u@h/d"),
+    ("[DEFAULT]\ncoordination_url = zookeeper://z\n[indexer]\nurl = mysql://h/d", "zookeeper://z"),
+    ("[storage]\ncoordination_url = etcd3+http://e:1\n[indexer]\nurl = mysql://h/d", "etcd3+http://e:1"),
+])
+def test_coordination_url_is_derived(tmp_path, text, expected):
+    """Unset, it follows the other back ends."""
+    path = tmp_path / "gnocchi.conf"
+    path.write_text(text + "\n[storage]\nfile_basepath = /srv/data\n")
+    conf = service.prepare_service(["--config-file", str(path)])
+    assert expected == backends.get_coordination_url(conf)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[DEFAULT]\ncoordination_url = nonsense://x", "[DEFAULT] coordination_url: "),
+    ("[storage]\ndriver = tape", "gnocchi.storage has no driver `tape'"),
+    ("[incoming]\ndriver = tape", "gnocchi.incoming has no driver `tape'"),
+])
+def test_back_end_that_does_not_exist_is_told_at_start(tmp_path, text, expected):
+    """A daemon does not begin with drivers that it cannot load."""
+    with pytest.raises(InvalidConfiguration) as raised:
+        backends.preload(load(tmp_path, text))
+    assert str(raised.value).startswith(expected)
+
+
+def test_defaults_for_cors_are_set():
+    """Browsers may send the headers of Keystone and of basic authentication."""
+    opts.set_defaults()
+    from oslo_middleware import cors
+    defaults = {option.dest: option.default for option in cors.CORS_OPTS}
+    assert opts.CORS_HEADERS == defaults["allow_headers"]
