@@ -6,6 +6,7 @@ import pathlib
 import random
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -489,12 +490,13 @@ def test_forked_child_does_not_keep_a_journal_alive(make_driver):
     to_parent, to_child = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(to_parent[1], b"x")
         os.read(to_child[0], 1)
         writer.write_measures(request(2))
         os.write(to_parent[1], b"x")
-        os.read(to_child[0], 1)
-        os._exit(0)
+        signal.pause()
     try:
+        os.read(to_parent[0], 1)
         writer.close()
         _, checkpoints = drain_all(reader, SACKS)
         reader.acknowledge(checkpoints)
@@ -503,7 +505,7 @@ def test_forked_child_does_not_keep_a_journal_alive(make_driver):
         os.read(to_parent[0], 1)
         assert series(2) == drain(reader, 0, checkpoints[0])[0]
     finally:
-        os.write(to_child[1], b"x")
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for fd in (*to_parent, *to_child):
             os.close(fd)
