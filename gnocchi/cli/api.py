@@ -8,7 +8,9 @@ import contextlib
 import functools
 import http.client
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -104,7 +106,17 @@ def load_worker(argv: Sequence[str], host: str, port: int) -> Callable:
     conf = service.prepare_service(argv, cli_opts=CLI_OPTS)
     application = app.load_app(conf)
     threading.Thread(target=tell_ready, args=(host, port, started), name="ready", daemon=True).start()
+    threading.Thread(target=end_with_master, name="master's end", daemon=True).start()
     return application
+
+
+def end_with_master() -> None:
+    """Stop this worker in order once its master is gone: as an orphan it would keep the port from the next one."""
+    master = multiprocessing.parent_process()
+    if master is not None:
+        master.join()
+        LOG.warning("The master process has ended: stopping")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def tell_ready(host: str, port: int, started: float) -> None:
