@@ -93,3 +93,19 @@ def test_targets_are_flattened_without_nulls():
     """Nested objects get names with dots."""
     target = {"a": 1, "b": None, "resource": {"project_id": "p", "user_id": None, "x": {"y": 2}}, "list": [1]}
     assert {"a": 1, "resource.project_id": "p", "resource.x.y": 2, "list": [1]} == dict(policy.flatten(target))
+
+
+@pytest.mark.parametrize("check, names", [
+    ("", set()),
+    ("@", set()),
+    ("role:admin", set()),
+    ("rule:creator", {"creator", "created_by_project_id"}),
+    ("role:%(name)s or (user:%(creator)s and not 'a':%(resource.user_id)s)", {"name", "creator", "resource.user_id"}),
+    ("rule:no such rule", set()),
+    ("http://localhost/%(creator)s", None),
+    ("user:%(creator)s or http://localhost", None),
+])
+def test_names_in(enforcer, policy_file, check, names):
+    """What a rule looks at is known, unless it asks somebody else."""
+    policy_file.write_text(f'"post measures": "{check}"\n')
+    assert names == enforcer.names_in("post measures")
