@@ -59,6 +59,8 @@ class JournalIndex:
         self._sacks = sacks
         self._fd: int | None = None
         self._published = PAGE_BYTES
+        #: The end of a journal whose writer is known to be gone.
+        self._last_end: int | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -76,7 +78,14 @@ class JournalIndex:
 
     def read_end(self) -> int:
         """Return the byte up to which frames may be read now; cheap.  Raises OSError."""
-        return self._scanned if self.final else self._readable()[0]
+        if self._last_end is not None:
+            return self._last_end
+        end, alive = self._readable()
+        if not alive:
+            # A large backlog is many journals: only those that still grow are kept open.
+            self._last_end = end
+            self.close()
+        return end
 
     def refresh(self) -> None:
         """Learn of the frames that became readable.

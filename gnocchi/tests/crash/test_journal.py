@@ -483,6 +483,22 @@ def test_slice_looks_no_further_than_it_must(make_driver):
     assert series(*range(50)) == drain(reader, 0, None, 2)[0]
 
 
+def test_finished_journals_are_not_kept_open(make_driver):
+    """A backlog of many journals does not use up the descriptors of a process that looks at it."""
+    writer = make_driver(journal_age_s_max=0)
+    for number in range(50):
+        writer.write_measures(request(number))
+    reader = make_driver()
+    before = len(os.listdir("/proc/self/fd"))
+    position = reader.get_position()
+    reader.read_backlog(0, {}, 1)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert position == reader.get_position()
+    reader.list_backlogs({0: {}})
+    assert position == reader.get_position()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
 def test_forked_child_does_not_keep_a_journal_alive(make_driver):
     """The child of a later fork has no part in the journal; it begins its own."""
     writer, reader = make_driver(), make_driver()
