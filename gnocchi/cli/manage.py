@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 
 from oslo_config import cfg, generator
 
@@ -12,6 +13,7 @@ from gnocchi import backends, service
 from gnocchi.archive_policy import make_default_policies
 from gnocchi.cli import command
 from gnocchi.exceptions import ArchivePolicyAlreadyExists, ArchivePolicyRuleAlreadyExists, GnocchiError
+from gnocchi.incoming import Checkpoint
 from gnocchi.indexer import ArchivePolicyRule, migration
 from gnocchi.indexer.sqlalchemy import Indexer
 
@@ -143,19 +145,30 @@ def change_sacks(conf: cfg.ConfigOpts, wanted: int) -> None:
         if len(checkpoints) == wanted:
             LOG.info("There are %d sacks already", wanted)
             return
-        incoming = backends.open_incoming(conf, len(checkpoints))
-        report = incoming.report_backlog(checkpoints, details=False)
-        if report.bundles:
-            raise Refused("Cannot change sack when non-empty backlog. "
-                          f"Process remaining {report.bundles} measures and try again")
-        # Frees what is committed: checkpoints of the new sacks begin empty.
-        incoming.acknowledge(checkpoints)
+        free_backlog(conf, checkpoints)
         LOG.info("Removing current %d sacks", len(checkpoints))
         LOG.info("Creating new %d sacks", wanted)
         indexer.change_sacks(wanted)
-        incoming.close()
     finally:
         indexer.close()
+
+
+def free_backlog(conf: cfg.ConfigOpts, checkpoints: Mapping[int, Checkpoint]) -> None:
+    """Free all that is committed, and make sure that nothing is left: new sacks begin without checkpoints.
+
+    Raises Refused.
+    """
+    with contextlib.closing(backends.open_incoming(conf, len(checkpoints))) as incoming:
+        waiting = incoming.report_backlog(checkpoints, details=False).bundles
+        if waiting:
+            raise Refused("Cannot change sack when non-empty backlog. "
+                          f"Process remaining {waiting} measures and try again")
+        incoming.acknowledge(checkpoints)
+    with contextlib.closing(backends.open_incoming(conf, len(checkpoints))) as incoming:
+        kept = incoming.report_backlog({number: {} for number in checkpoints}, details=False).bundles
+    if kept:
+        raise Refused("Cannot change sack while gnocchi-api or another writer is running, which keeps "
+                      f"{kept} processed measures. Stop it and try again")
 
 
 def config_generator() -> int:

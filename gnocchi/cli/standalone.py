@@ -72,8 +72,8 @@ def standalone() -> int:
     # Twice: the options say where the file goes that makes the rest of the configuration.
     arguments = cfg.ConfigOpts()
     arguments.register_cli_opts([*CLI_OPTS, *service.opts.LOGGING_OPTS])
-    arguments(service.spell_options(sys.argv[1:]), project="gnocchi", version=service.get_version(), default_config_files=[],
-              default_config_dirs=[])
+    arguments(service.spell_options(sys.argv[1:]), project="gnocchi", version=service.get_version(),
+              default_config_files=[], default_config_dirs=[])
     data_dir = os.path.abspath(arguments.data_dir)
     make_data_dir(data_dir)
     files = [write_config(data_dir), *arguments.config_file]

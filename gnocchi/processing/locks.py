@@ -97,7 +97,8 @@ class Coordinator:
 
     def _fail_fast(self) -> None:
         """Keep redis-py from retrying: tooz does that too, and both together take a minute to notice an outage."""
-        make_client = getattr(self._tooz, "_make_client", None)
+        driver: Any = self._tooz
+        make_client = getattr(driver, "_make_client", None)
         if make_client is None:
             return
         from redis.backoff import NoBackoff
@@ -108,7 +109,7 @@ class Coordinator:
             client.set_retry(Retry(NoBackoff(), 0))
             return client
 
-        self._tooz._make_client = make
+        driver._make_client = make
 
     def start(self) -> None:
         """Connect.  Raises BackendUnavailable."""

@@ -79,7 +79,7 @@ def make_redis() -> Server:
 def make_memcached() -> Server:
     program = need(shutil.which("memcached"), "memcached")
     user = ["-u", "nobody"] if os.getuid() == 0 else []
-    return Server(lambda port, _: [program, *user, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "32", "-t", "1"],
+    return Server(lambda port, _: [program, *user, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "32"],
                   _asks(b"version\r\n", b"VERSION"))
 
 

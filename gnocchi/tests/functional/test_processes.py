@@ -1,0 +1,414 @@
+"""metricd and the API as processes: titles, signals, deaths, back ends that come and go."""
+
+import contextlib
+import os
+import pathlib
+import runpy
+import shutil
+import signal
+import socket
+import time
+import urllib.request
+
+import pytest
+
+from gnocchi import service
+from gnocchi.tests.coordination import redis_server  # noqa: F401
+from gnocchi.tests.functional.daemons import Deployment, wait_until
+from gnocchi.tests.functional.service import find_command
+
+REPORT = r"INFO +gnocchi.metricd: 0 measurements bundles across 0 metrics wait to be processed\.$"
+TITLES = ["gnocchi-metricd: processing worker(0)", "gnocchi-metricd: processing worker(1)",
+          "gnocchi-metricd: reporting worker(0)", "gnocchi-metricd: janitor worker(0)"]
+READY = r"WSGI app 0 \(mountpoint=''\) ready"
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    made = Deployment(tmp_path)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Files of an upgraded deployment, made once."""
+    made = Deployment(tmp_path_factory.mktemp("template"))
+    made.upgrade("--sacks-number", "16")
+    return made.directory
+
+
+@pytest.fixture
+def upgraded(deployment, template):
+    shutil.copytree(template, deployment.directory, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("gnocchi.conf"))
+    return deployment
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.status
+
+
+def test_metricd_shows_its_processes_and_reports_at_once(upgraded):
+    """Monitoring finds the titles it greps for; the report is printed at start, also without a backlog."""
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for(REPORT)
+    metricd.wait_for_children(*TITLES)
+    title = pathlib.Path(f"/proc/{metricd.process.pid}/cmdline").read_text().replace("\0", " ")
+    assert title.startswith("gnocchi-metricd: master process [")
+
+
+def test_metricd_without_reporting(upgraded):
+    """A reporting delay of -1 means no such process."""
+    upgraded.configure({"metricd": {"metric_reporting_delay": -1}})
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for_children(*[title for title in TITLES if "reporting" not in title])
+
+
+def test_metricd_drains_on_sigterm(upgraded):
+    """SIGTERM lets workers finish, says so, and ends with 0."""
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group: gnocchi-processing", 2)
+    assert 0 == metricd.stop()
+    assert 2 == metricd.output.count("Waiting ongoing metric processing to finish")
+    assert "Traceback" not in metricd.output
+
+
+def test_metricd_ends_at_once_on_sigint(upgraded):
+    """SIGINT is for those who do not want to wait."""
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for(REPORT)
+    assert 1 == metricd.stop(signal.SIGINT)
+
+
+def test_metricd_changes_its_number_of_workers(upgraded):
+    """SIGHUP reads the files again: more workers, then fewer, all of them new."""
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group", 2)
+    before = metricd.wait_for_children(*TITLES)
+    upgraded.configure({"metricd": {"workers": 3}})
+    metricd.send(signal.SIGHUP)
+    more = metricd.wait_for_children(*TITLES, "gnocchi-metricd: processing worker(2)")
+    assert not set(before.values()) & set(more.values())
+    metricd.wait_for("Joined coordination group", 5)
+    upgraded.configure({"metricd": {"workers": 1}})
+    metricd.send(signal.SIGHUP)
+    fewer = metricd.wait_for_children(*[title for title in TITLES if "processing worker(1)" not in title])
+    assert not set(more.values()) & set(fewer.values())
+    assert 0 == metricd.stop()
+
+
+def test_measures_are_aggregated_by_all_workers_together(upgraded):
+    """What is posted is worked off, and more than one worker may do it."""
+    ids = upgraded.create_metrics(64)
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group", 2)
+    upgraded.post(ids)
+    wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
+    assert upgraded.count_commits() > 0
+    assert "Traceback" not in metricd.output
+
+
+def test_killed_worker_is_replaced_and_its_sacks_are_taken_over(upgraded):
+    """After kill -9 nothing is left lying, whoever owned it, and a new worker has the old one's index."""
+    upgraded.configure({"metricd": {"processing_replicas": 1}})
+    ids = upgraded.create_metrics(64)
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group", 2)
+    victim = metricd.children()["gnocchi-metricd: processing worker(1)"]
+    os.kill(victim, signal.SIGKILL)
+    upgraded.post(ids)
+    wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
+    assert victim not in metricd.wait_for_children(*TITLES).values()
+
+
+def test_sacks_of_a_killed_host_are_taken_over(upgraded):
+    """A whole metricd that was killed leaves its members in a file group; the other does all the work."""
+    upgraded.configure({"metricd": {"processing_replicas": 1}})
+    ids = upgraded.create_metrics(64)
+    first, second = upgraded.start("gnocchi-metricd"), upgraded.start("gnocchi-metricd")
+    for metricd in (first, second):
+        metricd.wait_for("Joined coordination group", 2)
+    first.remove()
+    upgraded.post(ids)
+    wait_until(lambda: upgraded.count_backlog() == 0, lambda: second.output)
+
+
+def test_metricd_waits_for_the_upgrade(deployment):
+    """Started too early it says what to do, goes on trying, and works once that is done."""
+    metricd = deployment.start("gnocchi-metricd")
+    metricd.wait_for("the processing worker tries again in", 2)
+    deployment.upgrade()
+    metricd.wait_for(REPORT)
+    metricd.wait_for("Joined coordination group", 2)
+    assert "Traceback" not in metricd.output
+
+
+def test_metricd_stops_while_its_index_is_away(deployment):
+    """SIGTERM is heeded although no back end was ever reached."""
+    deployment.configure({"indexer": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+                          "DEFAULT": {"coordination_url": f"file://{deployment.directory}/c"}})
+    metricd = deployment.start("gnocchi-metricd")
+    metricd.wait_for("the processing worker tries again in", 2)
+    assert 0 == metricd.stop()
+    assert "Traceback" not in metricd.output
+
+
+def test_metricd_resumes_after_its_coordination_service(upgraded, redis_server):  # noqa: F811
+    """Without Redis no sack is taken; when it is back, empty, work goes on by itself."""
+    upgraded.configure({"DEFAULT": {"coordination_url": f"redis://127.0.0.1:{redis_server.port}?timeout=2"}})
+    ids = upgraded.create_metrics(32)
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group", 2)
+    redis_server.kill()
+    metricd.wait_for("Coordination service cannot take a sign of life", 2)
+    upgraded.post(ids)
+    metricd.wait_for("Coordination service is away: no sacks are taken")
+    assert upgraded.count_backlog() == len(ids)
+    redis_server.start()
+    wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
+    assert "Traceback" not in metricd.output
+
+
+def test_metricd_stops_after_enough_metrics(upgraded):
+    """--stop-after-processing-metrics works in the foreground and ends by itself."""
+    ids = upgraded.create_metrics(5)
+    upgraded.post(ids)
+    done = upgraded.run("gnocchi-metricd", "--stop-after-processing-metrics", "5")
+    assert 0 == done.returncode, done.stdout
+    assert 0 == upgraded.count_backlog()
+
+
+def test_janitor_expunges_deleted_metrics(upgraded):
+    """A metric that was deleted is gone from the index after the next round."""
+    upgraded.configure({"metricd": {"metric_cleanup_delay": 1}})
+    ids = upgraded.create_metrics(8)
+    metricd = upgraded.start("gnocchi-metricd")
+    upgraded.post(ids)
+    wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
+    upgraded.backends.indexer.delete_metrics(ids[:3])
+    wait_until(lambda: not upgraded.backends.indexer.list_deleted_metrics(10), lambda: metricd.output)
+    metricd.wait_for("Expunged [123] metrics")
+    assert 5 == len(upgraded.backends.indexer.list_metrics())
+
+
+def test_metricd_tells_systemd_that_it_is_ready(upgraded):
+    """A unit of Type=notify gets its message."""
+    path = upgraded.directory / "n"
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notified:
+        notified.bind(str(path))
+        notified.settimeout(30)
+        os.environ["NOTIFY_SOCKET"] = str(path)
+        try:
+            upgraded.start("gnocchi-metricd")
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        assert b"READY=1" == notified.recv(64)
+
+
+def test_api_says_when_it_serves_and_stops_on_sigterm(upgraded):
+    """The line that test tools wait for comes once requests are answered."""
+    api = upgraded.start("gnocchi-api")
+    api.wait_for(READY)
+    assert 200 == get(f"http://127.0.0.1:{upgraded.port}/")
+    assert 0 == api.stop()
+    with pytest.raises(OSError, match="refused"):
+        get(f"http://127.0.0.1:{upgraded.port}/")
+
+
+def test_api_starts_without_its_index(deployment):
+    """Back ends are opened by requests; the version document needs none."""
+    deployment.configure({"indexer": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+                          "DEFAULT": {"coordination_url": f"file://{deployment.directory}/c"}})
+    deployment.start("gnocchi-api").wait_for(READY)
+    assert 200 == get(f"http://127.0.0.1:{deployment.port}/")
+
+
+def test_api_options_beat_the_file(upgraded):
+    """--host and --port hold for the workers too; --uwsgi-mode is accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    api = upgraded.start("gnocchi-api", "--host", "localhost", "--port", str(port), "--uwsgi-mode", "http-socket")
+    api.wait_for(READY)
+    assert 200 == get(f"http://127.0.0.1:{port}/")
+    assert "--uwsgi-mode has no effect" in api.output
+
+
+def test_api_replaces_its_workers_on_sighup(upgraded):
+    """A reload starts new workers, which read the configuration again, and keeps serving."""
+    api = upgraded.start("gnocchi-api")
+    api.wait_for(READY)
+    before = set(api.children().values())
+    upgraded.configure({"DEFAULT": {"debug": True}})
+    api.send(signal.SIGHUP)
+    api.wait_for(READY, 2)
+    wait_until(lambda: not before & set(api.children().values()), lambda: api.output)
+    assert 200 == get(f"http://127.0.0.1:{upgraded.port}/")
+    assert 0 == api.stop()
+
+
+def test_api_replaces_a_killed_worker(upgraded):
+    """A worker that died is started anew."""
+    api = upgraded.start("gnocchi-api")
+    api.wait_for(READY)
+    for pid in api.children().values():
+        os.kill(pid, signal.SIGKILL)
+    api.wait_for(READY, 2)
+    assert 200 == get(f"http://127.0.0.1:{upgraded.port}/")
+
+
+@pytest.mark.parametrize("name", ["gnocchi-api", "gnocchi-standalone"])
+def test_taken_port_is_told_in_one_line(upgraded, name):
+    """Nothing is started beside somebody else's server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = upgraded.run(name, "--host", "127.0.0.1", "--port", str(server.getsockname()[1]),
+                            *(["--data-dir", str(upgraded.directory / "s")] if name == "gnocchi-standalone" else []))
+    assert 1 == done.returncode, done.stdout
+    assert "Address already in use" in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout
+
+
+def test_api_does_not_share_the_port_of_another_api(upgraded):
+    """Two gnocchi-api on one port are a mistake, not a way to share load."""
+    upgraded.start("gnocchi-api").wait_for(READY)
+    assert 1 == upgraded.run("gnocchi-api").returncode
+
+
+def test_api_script_is_a_wsgi_file(upgraded, monkeypatch):
+    """Apache and uWSGI load the script and find `application`."""
+    monkeypatch.setenv("GNOCCHI_INDEXER_URL", "sqlite:////nowhere")
+    script = find_command("gnocchi-api")[-1]
+    assert callable(runpy.run_path(script, run_name="wsgi_file")["application"])
+
+
+@pytest.mark.parametrize("name", ["gnocchi-api", "gnocchi-metricd", "gnocchi-upgrade", "gnocchi-change-sack-size",
+                                  "gnocchi-standalone"])
+def test_bad_usage_ends_with_2_and_version_with_0(upgraded, name):
+    """Every command knows the common flags."""
+    assert 2 == upgraded.run(name, "--no-such-option").returncode
+    version = upgraded.run(name, "--version")
+    assert (0, service.get_version()) == (version.returncode, version.stdout.strip())
+
+
+@pytest.mark.parametrize("name", ["gnocchi-api", "gnocchi-metricd", "gnocchi-upgrade", "gnocchi-change-sack-size",
+                                  "gnocchi-standalone"])
+def test_bad_configuration_is_told_in_one_line(upgraded, name):
+    """A wrong value ends a command with 1 and names the option, without a traceback."""
+    upgraded.configure({"metricd": {"workers": 0}})
+    data_dir = ["--data-dir", str(upgraded.directory / "s")] if name == "gnocchi-standalone" else []
+    done = upgraded.run(name, *data_dir)
+    assert 1 == done.returncode, done.stdout
+    assert done.stdout.startswith(f"{name}: [metricd] workers: ")
+    assert 1 == len(done.stdout.splitlines())
+
+
+def test_relative_config_file_works(upgraded, monkeypatch):
+    """Workers find a file that was named relative to where the command was started."""
+    monkeypatch.chdir(upgraded.directory)
+    api = upgraded.start("gnocchi-api", "--config-file", "gnocchi.conf", configured=False)
+    api.wait_for(READY)
+    assert 0 == api.stop()
+
+
+def test_standalone_serves_and_stops(tmp_path):
+    """One command makes what is missing, serves, aggregates, and ends cleanly with both daemons."""
+    deployment = Deployment(tmp_path)
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            standalone = deployment.start("gnocchi-standalone", "--data-dir", str(tmp_path / "new" / "dir"),
+                                          "--port", str(deployment.port), configured=False)
+            standalone.wait_for(READY)
+            standalone.wait_for(REPORT)
+            assert 200 == get(f"http://127.0.0.1:{deployment.port}/")
+            assert 2 == len(standalone.children())
+            assert 0 == standalone.stop(number)
+            assert "Traceback" not in standalone.output
+            with pytest.raises(OSError, match="refused"):
+                get(f"http://127.0.0.1:{deployment.port}/")
+    finally:
+        deployment.remove()
+
+
+@pytest.mark.parametrize("victim", ["gnocchi-metricd", "gnocchi-api"])
+def test_standalone_ends_with_its_children(tmp_path, victim):
+    """When one daemon dies the other is stopped, and the exit code tells."""
+    deployment = Deployment(tmp_path)
+    try:
+        standalone = deployment.start("gnocchi-standalone", "--data-dir", str(tmp_path / "data"),
+                                      "--port", str(deployment.port), configured=False)
+        standalone.wait_for(READY)
+        standalone.wait_for(REPORT)
+        pid = next(pid for title, pid in standalone.children().items() if title.startswith(victim))
+        os.kill(pid, signal.SIGKILL)
+        assert 1 == standalone.process.wait(60)
+        assert f"{victim} ended with status -9: stopping" in standalone.output
+    finally:
+        deployment.remove()
+
+
+def test_standalone_cannot_write(tmp_path):
+    """A directory that cannot be made is told in one line."""
+    (tmp_path / "file").write_text("")
+    deployment = Deployment(tmp_path)
+    done = deployment.run("gnocchi-standalone", "--data-dir", str(tmp_path / "file" / "data"))
+    assert 1 == done.returncode
+    assert done.stdout.startswith(f"gnocchi-standalone: Cannot write to the data directory {tmp_path}/file/data: ")
+    assert 1 == len(done.stdout.splitlines())
+
+
+def test_pifpaf_starts_the_daemons(tmp_path):
+    """With the very file that `pifpaf run gnocchi` writes, the lines it waits for appear."""
+    deployment = Deployment(tmp_path)
+    deployment.config_file.write_text(f"""[DEFAULT]
+debug = False
+verbose = True
+[api]
+host = localhost
+port = {deployment.port}
+[storage]
+driver = file
+file_basepath = {tmp_path}
+[metricd]
+metric_processing_delay = 1
+metric_cleanup_delay = 1
+[statsd]
+resource_id = 5e3fcbe2-7aab-475d-b42c-a440aa42e5ad
+creator = admin
+user_id = admin
+project_id = admin
+[indexer]
+url = sqlite:///{tmp_path}/index.db""")
+    try:
+        deployment.upgrade()
+        metricd = deployment.start("gnocchi-metricd")
+        metricd.wait_for("metrics wait to be processed")
+        deployment.start("gnocchi-api").wait_for(READY)
+        assert 200 == get(f"http://localhost:{deployment.port}/")
+        assert 0 == metricd.stop()
+    finally:
+        deployment.remove()
+
+
+def test_idle_workers_run_no_sql(upgraded, monkeypatch):
+    """Once a scan found nothing waiting, looking for new measures needs no database."""
+    from gnocchi.metricd import Processor
+    from gnocchi.tests.databases import StatementCounter
+    conf = service.prepare_service(["--config-file", str(upgraded.config_file)])
+    worker = Processor(0, conf)
+    worker.run_round()
+    with StatementCounter(worker._backends.indexer) as counter:
+        for _ in range(3):
+            worker.run_round()
+        assert 0 == counter.count
+        upgraded.post(upgraded.create_metrics(1))
+        worker.run_round()
+        assert counter.count > 0
+    assert 0 == upgraded.count_backlog()
+    # The next full scan confirms that nothing is left, and then there is rest again.
+    monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + 10)
+    worker.run_round()
+    with StatementCounter(worker._backends.indexer) as counter:
+        worker.run_round()
+        assert 0 == counter.count
+    worker.leave()
