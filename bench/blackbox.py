@@ -37,6 +37,7 @@ PUSHES = ((1, 2000), (10, 10000), (100, 100000), (1000, 1000000), (5000, 1000000
 METRICS_PER_BATCH = 500
 MONTH_MINUTES = 43200
 IDLE_S = 20.0
+METRICS_OF_BUDGETS = 20000
 
 POLICY = {"name": "bench", "back_window": 0,
           "definition": [{"granularity": "1m", "timespan": "7 days"}, {"granularity": "1h", "timespan": "365 days"}],
@@ -430,7 +431,7 @@ def format_figure(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def print_budgets(figures: dict[str, dict]) -> bool:
+def print_budgets(figures: dict[str, dict], metrics: int) -> bool:
     """Print design.md's table with our figures; return whether all measured budgets are kept."""
     print(f"\n{'per CPU-second unless said':38s}{'measured':>12s}{'budget':>12s}{'stretch':>12s}")
     kept_all = True
@@ -445,6 +446,9 @@ def print_budgets(figures: dict[str, dict]) -> bool:
             kept_all &= verdict != "FAIL"
         print(f"{budget.title:38s}{format_figure(value):>12s}{format_figure(budget.budget):>12s}"
               f"{format_figure(budget.stretch):>12s}  {verdict}")
+    if metrics < METRICS_OF_BUDGETS:
+        print(f"The budgets were set at {METRICS_OF_BUDGETS} metrics. With {metrics} the fixed cost of each sack weighs "
+              "more, so a failure here need not be one there.")
     return kept_all
 
 
@@ -483,7 +487,7 @@ def main() -> int:
             bench.run()
         finally:
             server.stop(server.api)
-        kept = print_budgets(bench.figures)
+        kept = print_budgets(bench.figures, args.metrics)
     finally:
         if temporary:
             shutil.rmtree(temporary)
