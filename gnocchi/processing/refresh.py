@@ -1,7 +1,7 @@
 """`refresh=true`: pending measures are aggregated within the request that wants to see them."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gnocchi.exceptions import CommitLost, SackLocked
 from gnocchi.incoming import IncomingDriver
@@ -12,7 +12,7 @@ from gnocchi.storage.store import Store
 
 
 def refresh_sacks(numbers: Iterable[int], incoming: IncomingDriver, indexer: Indexer, store: Store,
-                  get_coordinator, timeout_s: float) -> None:
+                  get_coordinator: Callable[[], Coordinator], timeout_s: float) -> None:
     """Return once everything that waited in these sacks when this was called is aggregated.
 
     Parameters
