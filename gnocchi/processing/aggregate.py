@@ -74,9 +74,9 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
     indexer.commit_sack(prepared.commit)
     for plan in plans:
         if plan.pack.base is not None:
-            store.forget_head(plan.pack.base)
-    for ref, head in prepared.heads:
-        store.remember_head(ref, head)
+            store.forget_head(plan.pack)
+    for pack, head in prepared.heads:
+        store.remember_head(pack, head)
     return Processed(backlog.bundles, len(backlog.batch.values), len(ids), refused, backlog.complete)
 
 
@@ -163,7 +163,9 @@ def plan_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
     ends = begins.copy()
     begins[rows], ends[rows] = series.offsets[:-1], series.offsets[1:]
     result = advance(head.state, take_ranges(series, begins, ends), policy)
-    return PackPlan(pack, Head(head.ids, result.state), result.sealed), int(result.refused.sum())
+    changed = head.changed | (result.state.accept_from.view("i8") != head.state.accept_from.view("i8"))
+    changed[rows] = True
+    return PackPlan(pack, Head(head.ids, result.state, changed), result.sealed), int(result.refused.sum())
 
 
 def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], indexer: Indexer, store: Store) -> None:
@@ -180,7 +182,8 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
         head = store.read_head(pack)
         dead = contains(numpy.sort(ids), head.ids)
         if dead.any():
-            plans.append(PackPlan(pack, select_metrics(head, ~dead), {}))
+            left = select_metrics(head, ~dead)
+            plans.append(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {}))
     if not plans:
         return
     sack_bits = indexer.count_sacks().bit_length() - 1

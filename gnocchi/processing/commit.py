@@ -8,18 +8,22 @@ from uuid import UUID, uuid4
 import numpy
 
 from gnocchi.carbonara.series import Buckets
-from gnocchi.catalogue import Block, Pack, Sack, SackCommit, SectionRef
+from gnocchi.catalogue import Block, Pack, Sack, SackCommit
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.block import encode_block
-from gnocchi.storage.head import Head, encode_head
-from gnocchi.storage.sections import KIND_BLOCK, KIND_HEAD, Section
+from gnocchi.storage.head import Head, encode_head, encoded_size, select_metrics
+from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, Section
 from gnocchi.storage.store import Store
+
+#: A delta is written while it takes less than a base's bytes divided by this.
+DELTA_SHARE_MAX = 4
 
 
 class PackPlan(NamedTuple):
     """What a pack shall become.
 
-    head : Head; without metrics the pack goes, and its blocks with it
+    head : Head; without metrics the pack goes, and its blocks with it.  Its `changed` tells what a delta must hold;
+        all of it where metrics went, for a delta cannot take any away
     sealed : dict of granularity (timedelta64[ns]) -> Buckets of the head's metrics, in their order
     """
 
@@ -32,7 +36,7 @@ class Prepared(NamedTuple):
     """A commit whose objects are written, and the heads to remember once it has happened."""
 
     commit: SackCommit
-    heads: list[tuple[SectionRef, Head]]
+    heads: list[tuple[Pack, Head]]
 
 
 def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], sack: Sack, sack_bits: int,
@@ -52,18 +56,18 @@ def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], li
         if plan.pack.id not in {pack.id for pack, _ in successors}:
             removed.append(plan.pack)
     blocks = _write_blocks(store, sack, sack_bits, plans, owners)
-    garbage = {plan.pack.base.key for plan in plans if plan.pack.base is not None}
+    heads = _write_heads(store, sack, sack_bits, kept)
+    garbage = _replaced_keys([plan.pack for plan in plans], [pack for pack, _ in heads])
     for pack in removed:
         stored = list_pack_blocks([pack.id]) if pack.base is not None else []
         garbage.update(block.section.key for block in stored)
         blocks += [replace(block, id=uuid4(), pack_id=heir.id) for block in stored for heir in owners[pack.id]]
-    heads = _write_heads(store, sack, sack_bits, kept)
     commit = SackCommit(
         sack=sack.number, sequence=sack.sequence, checkpoint=checkpoint,
         packs=tuple(pack for pack, _ in heads),
         packs_removed=tuple(pack.id for pack in removed if pack.base is not None),
         blocks=tuple(blocks), blocks_removed=(), garbage=tuple(sorted(garbage)))
-    return Prepared(commit, [(pack.base, head) for pack, head in heads if pack.base is not None])
+    return Prepared(commit, heads)
 
 
 def _succeed(plan: PackPlan) -> list[tuple[Pack, Head]]:
@@ -76,14 +80,45 @@ def _succeed(plan: PackPlan) -> list[tuple[Pack, Head]]:
 
 
 def _write_heads(store: Store, sack: Sack, sack_bits: int, kept: list[tuple[Pack, Head]]) -> list[tuple[Pack, Head]]:
-    """Write all heads as one object and return the packs that name their part of it."""
-    if not kept:
-        return []
-    sections = [Section(KIND_HEAD, pack.policy_id, pack.bits, pack.low, encode_head(head), rows=len(head.ids))
-                for pack, head in kept]
-    refs = store.write_sections(sack_bits, sack.number, "head", sack.sequence + 1, sections)
-    return [(replace(pack, base=ref, metrics=len(head.ids), bytes=ref.length), head)
-            for (pack, head), ref in zip(kept, refs, strict=True)]
+    """Write heads, and return the packs that name them and the heads as a reader will find them.
+
+    Bases and deltas lie in objects of their own, for a base is kept while delta follows delta.
+    """
+    written: list[tuple[Pack, Head]] = []
+    bases, deltas = [], []
+    for pack, head in kept:
+        delta = select_metrics(head, head.changed)
+        if _fits_delta(pack, delta):
+            deltas.append((pack, head, delta))
+        else:
+            bases.append((pack, head._replace(changed=numpy.zeros(len(head.ids), bool))))
+    if bases:
+        refs = store.write_sections(sack_bits, sack.number, "base", sack.sequence + 1,
+                                    [_make_section(KIND_BASE, pack, head) for pack, head in bases])
+        written += [(replace(pack, base=ref, delta=None, metrics=len(head.ids), bytes=ref.length), head)
+                    for (pack, head), ref in zip(bases, refs, strict=True)]
+    if deltas:
+        refs = store.write_sections(sack_bits, sack.number, "delta", sack.sequence + 1,
+                                    [_make_section(KIND_DELTA, pack, delta) for pack, _, delta in deltas])
+        written += [(replace(pack, delta=ref, metrics=len(head.ids), bytes=encoded_size(head)), head)
+                    for (pack, head, _), ref in zip(deltas, refs, strict=True)]
+    return written
+
+
+def _fits_delta(pack: Pack, delta: Head) -> bool:
+    """Tell whether writing what changed costs enough less than writing the whole head."""
+    return pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length
+
+
+def _make_section(kind: int, pack: Pack, head: Head) -> Section:
+    return Section(kind, pack.policy_id, pack.bits, pack.low, encode_head(head), rows=len(head.ids))
+
+
+def _replaced_keys(before: Sequence[Pack], after: Sequence[Pack]) -> set[str]:
+    """Return the keys of head objects that a commit takes a reference from."""
+    refs = [ref for pack in before for ref in (pack.base, pack.delta)]
+    still = {ref for pack in after for ref in (pack.base, pack.delta)}
+    return {ref.key for ref in refs if ref is not None and ref not in still}
 
 
 def _write_blocks(store: Store, sack: Sack, sack_bits: int, plans: Sequence[PackPlan],

@@ -1,4 +1,7 @@
-"""The head of a pack: what must be kept of its metrics besides sealed buckets (doc/source/format/head.rst)."""
+"""The head of a pack: what must be kept of its metrics besides sealed buckets (doc/source/format/head.rst).
+
+It is stored as a base, which holds all metrics, and at most one delta, which holds those that changed since.
+"""
 
 import struct
 from typing import NamedTuple
@@ -27,15 +30,17 @@ class Head(NamedTuple):
 
     ids : ndarray, shape (m,), `S16`, ascending, unique
     state : WindowState of m series in the same order
+    changed : ndarray, shape (m,), bool; which of them the stored base does not hold as they are here
     """
 
     ids: numpy.ndarray
     state: WindowState
+    changed: numpy.ndarray
 
 
 def empty_head() -> Head:
     """Return a head without metrics."""
-    return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0))
+    return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0), numpy.empty(0, bool))
 
 
 def add_metrics(head: Head, ids: numpy.ndarray) -> Head:
@@ -43,12 +48,23 @@ def add_metrics(head: Head, ids: numpy.ndarray) -> Head:
     new = ids[~contains(head.ids, ids)]
     if not len(new):
         return head
-    joined = numpy.concatenate([head.ids, new])
-    order = numpy.argsort(joined, kind="stable")
-    state = empty_state(len(new))
-    if len(head.ids):
-        state = concat_states([head.state, state])
-    return Head(joined[order], select_rows(state, order))
+    return _join(head, Head(new, empty_state(len(new)), numpy.ones(len(new), bool)))
+
+
+def apply_delta(base: Head, delta: Head) -> Head:
+    """Return the head that a base and the delta on top of it mean."""
+    return _join(select_metrics(base, ~contains(delta.ids, base.ids)), delta._replace(
+        changed=numpy.ones(len(delta.ids), bool)))
+
+
+def _join(one: Head, other: Head) -> Head:
+    """Return the head of all metrics of two heads that have none in common."""
+    if not len(one.ids):
+        return other
+    ids = numpy.concatenate([one.ids, other.ids])
+    order = numpy.argsort(ids, kind="stable")
+    return Head(ids[order], select_rows(concat_states([one.state, other.state]), order),
+                numpy.concatenate([one.changed, other.changed])[order])
 
 
 def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
@@ -64,7 +80,7 @@ def select_metrics(head: Head, keep: numpy.ndarray) -> Head:
     if keep.all():
         return head
     rows = numpy.flatnonzero(keep)
-    return Head(head.ids[rows], select_rows(head.state, rows))
+    return Head(head.ids[rows], select_rows(head.state, rows), head.changed[rows])
 
 
 def select_low_bits(head: Head, bits: int, low: int) -> Head:
@@ -89,7 +105,7 @@ def encoded_size(head: Head) -> int:
 
 
 def encode_head(head: Head) -> bytes:
-    """Return the section's bytes."""
+    """Return the section's bytes, of a base or a delta alike."""
     state, raw = head.state, head.state.raw
     arrays = (head.ids, state.newest, state.accept_from, state.predecessor,
               raw.offsets, raw.timestamps, raw.values, state.has_predecessor)
@@ -127,4 +143,4 @@ def decode_head(data: bytes, key: str, offset: int) -> Head:
         position += dtype.itemsize * length
     ids, newest, accept_from, predecessor, offsets, timestamps, values, has_predecessor = arrays
     raw = SeriesBatch(offsets, timestamps, values)
-    return Head(ids, WindowState(newest, accept_from, predecessor, has_predecessor, raw))
+    return Head(ids, WindowState(newest, accept_from, predecessor, has_predecessor, raw), numpy.zeros(metrics, bool))

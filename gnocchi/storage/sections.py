@@ -23,8 +23,9 @@ VERSION = 1
 #: Sections begin on such a boundary, so that their arrays can be used in place.
 ALIGNMENT = 8
 
-KIND_HEAD = 1
+KIND_BASE = 1
 KIND_BLOCK = 2
+KIND_DELTA = 3
 
 
 class Section(NamedTuple):

@@ -11,7 +11,7 @@ from gnocchi.catalogue import Block, Pack, SectionRef
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
 from gnocchi.storage.drivers import ByteRange, StorageDriver
-from gnocchi.storage.head import Head, decode_head, empty_head, encoded_size, select_low_bits
+from gnocchi.storage.head import Head, apply_delta, decode_head, empty_head, encoded_size, select_low_bits
 from gnocchi.storage.sections import Section, encode_object, make_key
 
 #: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
@@ -33,6 +33,11 @@ def _cached_size(entry: Head | BlockReader) -> int:
     return encoded_size(entry) if isinstance(entry, Head) else entry.size
 
 
+def _newest_section(pack: Pack) -> SectionRef | None:
+    """Return the section that changes whenever the head does."""
+    return pack.delta or pack.base
+
+
 class Store:
     """Heads and blocks behind a driver.  Objects never change, so what was read is kept while it fits.
 
@@ -48,12 +53,12 @@ class Store:
         self._cache: cachetools.LRUCache = cachetools.LRUCache(cache_bytes, getsizeof=_cached_size)
         self._lock = threading.Lock()
 
-    def _remember(self, ref: SectionRef, entry: Head | BlockReader) -> None:
+    def _remember(self, ref: SectionRef | None, entry: Head | BlockReader) -> None:
         with self._lock:
             if _cached_size(entry) <= self._cache.maxsize:
                 self._cache[ref] = entry
 
-    def _recall(self, ref: SectionRef) -> Head | BlockReader | None:
+    def _recall(self, ref: SectionRef | None) -> Head | BlockReader | None:
         with self._lock:
             return self._cache.get(ref)
 
@@ -65,21 +70,26 @@ class Store:
         """
         if pack.base is None:
             return empty_head()
-        head = self._recall(pack.base)
+        head = self._recall(_newest_section(pack))
         if not isinstance(head, Head):
-            key, offset, length = pack.base
-            head = decode_head(self.driver.get(key, offset, offset + length), key, offset)
-            self._remember(pack.base, head)
+            head = self._load_head(pack.base, pack.delta)
+            self._remember(_newest_section(pack), head)
         return select_low_bits(head, pack.bits, pack.low)
 
-    def remember_head(self, ref: SectionRef, head: Head) -> None:
-        """Keep a head that was just written, to spare reading it back."""
-        self._remember(ref, head)
+    def _load_head(self, base: SectionRef, delta: SectionRef | None) -> Head:
+        refs = [base] if delta is None else [base, delta]
+        data = self.driver.get_many([ByteRange(key, offset, offset + length) for key, offset, length in refs])
+        heads = [decode_head(part, ref.key, ref.offset) for part, ref in zip(data, refs, strict=True)]
+        return heads[0] if delta is None else apply_delta(*heads)
 
-    def forget_head(self, ref: SectionRef) -> None:
+    def remember_head(self, pack: Pack, head: Head) -> None:
+        """Keep a head that was just written, to spare reading it back."""
+        self._remember(_newest_section(pack), head)
+
+    def forget_head(self, pack: Pack) -> None:
         """Drop a head that was replaced."""
         with self._lock:
-            self._cache.pop(ref, None)
+            self._cache.pop(_newest_section(pack), None)
 
     def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the sealed buckets that a block holds of one metric and method.

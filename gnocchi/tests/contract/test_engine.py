@@ -259,6 +259,35 @@ def test_deleted_metric(engine):
     assert [] == engine.indexer.list_deleted_metrics(10)
 
 
+def test_sparse_updates_write_deltas(engine):
+    """One metric of many: only what changed is written, until a base is cheaper; every read is right."""
+    ids = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS * (n + 1)) for n in range(40)])
+    engine.post(ids, [(START + MINUTE * numpy.arange(30), numpy.arange(30.0))] * 40)
+    engine.process()
+    [before] = engine.indexer.list_packs(0)
+    for round_, row in enumerate((3, 7, 3)):
+        engine.post([ids[row]], [([START + MINUTE * (30 + round_)], [1.0])])
+        engine.process()
+    [pack] = engine.indexer.list_packs(0)
+    assert before.base == pack.base
+    assert pack.delta is not None and pack.delta.length * 10 < pack.base.length
+    new = [uuid.UUID(int=SACKS * 99)]
+    engine.create_metrics(HOURS, ids=new)
+    engine.post(new, [([START], [5.0])])
+    engine.process()
+    engine.store = fresh_store(engine)
+    counts = [sum(v for _, v in engine.read(i, "count")[3600.0]) for i in ids + new]
+    assert [30.0] * 3 + [32.0] + [30.0] * 3 + [31.0] + [30.0] * 32 + [1.0] == counts
+    engine.post(ids[:20], [([START + MINUTE * 40], [1.0])] * 20)
+    engine.process()
+    [pack] = engine.indexer.list_packs(0)
+    assert before.base != pack.base and pack.delta is None
+    engine.indexer.delete_metrics([ids[0]])
+    engine.expunge()
+    engine.store = fresh_store(engine)
+    assert 31 == sum(v for _, v in engine.read(ids[1], "count")[3600.0])
+
+
 def test_garbage_leaves_what_counts(engine):
     """Objects that no row names can go at once; every aggregate is still read after that."""
     ids = engine.create_metrics(HOURS, 20)
@@ -282,7 +311,7 @@ def test_missing_object_is_an_error(engine):
     engine.process()
     engine.store.driver.delete_many(list(engine.store.driver.list("")))
     engine.store = fresh_store(engine)
-    with pytest.raises(BackendUnavailable, match="head-1-"):
+    with pytest.raises(BackendUnavailable, match="base-1-"):
         engine.read(metric_id, "mean")
 
 

@@ -30,7 +30,8 @@ def make_head(counts, seed=0):
     raw = SeriesBatch(offsets, rng.integers(-10**18, 10**18, offsets[-1]).view("M8[ns]"), rng.normal(size=offsets[-1]))
     times = rng.integers(-10**18, 10**18, metrics).view("M8[ns]")
     return head.Head(make_ids(metrics, seed), WindowState(times, times, rng.normal(size=metrics),
-                                                          rng.random(metrics) < 0.5, raw))
+                                                          rng.random(metrics) < 0.5, raw),
+                     numpy.zeros(metrics, bool))
 
 
 def assert_heads_equal(expected, actual):
@@ -70,6 +71,19 @@ def test_add_metrics_keeps_the_others():
     assert numpy.isnat(new.state.newest).all()
     assert 0 == len(new.state.raw.values)
     assert head.add_metrics(grown, more) is grown
+
+
+def test_delta_on_a_base():
+    """A delta's metrics stand in for the base's, come beside them where new, and are the changed ones."""
+    base, other = make_head([2, 0, 3, 1], seed=1), make_head([1, 4], seed=2)
+    ids = numpy.sort(numpy.concatenate([base.ids[2:3], other.ids[:1]]))
+    delta = head.Head(ids, other.state, numpy.zeros(2, bool))
+    joined = head.apply_delta(base, delta)
+    assert numpy.sort(numpy.concatenate([base.ids, other.ids[:1]])).tobytes() == joined.ids.tobytes()
+    assert ids.tobytes() == joined.ids[joined.changed].tobytes()
+    assert_heads_equal(delta, head.select_metrics(joined, joined.changed))
+    unchanged = head.select_metrics(base, ~head.contains(ids, base.ids))
+    assert_heads_equal(unchanged, head.select_metrics(joined, ~joined.changed))
 
 
 def test_select_low_bits_cuts_in_two():
@@ -202,7 +216,7 @@ def test_block_cut_short():
 
 def make_sections():
     policy = uuid.uuid4()
-    return [sections.Section(sections.KIND_HEAD, policy, 4, 3, b"h" * 13, rows=2),
+    return [sections.Section(sections.KIND_BASE, policy, 4, 3, b"h" * 13, rows=2),
             sections.Section(sections.KIND_BLOCK, policy, 5, 19, b"b" * 64, 9, 1, 60 * 10**9, -5, 2**62)]
 
 
