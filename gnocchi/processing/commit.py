@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import numpy
 
+from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.series import Buckets
 from gnocchi.catalogue import Block, Pack, Sack, SackCommit
 from gnocchi.storage import packs as pack_rules
@@ -127,15 +128,19 @@ def _write_blocks(store: Store, sack: Sack, sack_bits: int, plans: Sequence[Pack
     sections, parents = [], []
     for plan in plans:
         for granularity, buckets in plan.sealed.items():
-            times = buckets.timestamps.view(numpy.int64)
-            sections.append(Section(
-                KIND_BLOCK, plan.pack.policy_id, plan.pack.bits, plan.pack.low,
-                encode_block(plan.head.ids, buckets, granularity), rows=len(times), level=0,
-                granularity=int(granularity.astype("m8[ns]").astype(numpy.int64)),
-                first=int(times.min()), last=int(times.max())))
+            sections.append(make_block_section(plan.pack, plan.head.ids, buckets, granularity, level=0))
             parents.append(plan.pack.id)
     if not sections:
         return []
     refs = store.write_sections(sack_bits, sack.number, "block", sack.sequence + 1, sections)
     return [Block(uuid4(), pack.id, ref, s.granularity, s.level, s.first, s.last, s.rows)
             for s, ref, parent in zip(sections, refs, parents, strict=True) for pack in owners[parent]]
+
+
+def make_block_section(pack: Pack, ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timedelta64,
+                       level: int) -> Section:
+    """Encode buckets of a pack's metrics (ids: `S16`, ascending; one series each) as a block."""
+    times = buckets.timestamps.view(numpy.int64)
+    return Section(KIND_BLOCK, pack.policy_id, pack.bits, pack.low, encode_block(ids, buckets, granularity),
+                   rows=len(times), level=level, granularity=span_ns(granularity),
+                   first=int(times.min()), last=int(times.max()))

@@ -1,6 +1,8 @@
 """Blocks: sealed buckets of one pack and granularity (doc/source/format/block.rst)."""
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import lz4.block
@@ -8,6 +10,7 @@ import numpy
 import xxhash
 
 from gnocchi import metric_ids
+from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.series import Buckets, Column
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import frames
@@ -52,7 +55,7 @@ def encode_block(ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timede
     buckets : Buckets of m series; at least one bucket
     granularity : timedelta64[ns]
     """
-    step = int(granularity.astype("m8[ns]").astype(numpy.int64))
+    step = span_ns(granularity)
     times = buckets.timestamps.view(numpy.int64)
     first, rows = int(times.min()), len(times)
     assert 0 < rows <= ROWS_MAX, f"BUG: a block of {rows} rows"
@@ -158,10 +161,7 @@ def plan_frames(directory: Directory, start: int, stop: int, method: str) -> lis
     column = 1 + directory.methods.index(method)
     places = []
     for number in range(start // ROWS_PER_FRAME, -(-stop // ROWS_PER_FRAME)):
-        rows = min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME)
-        for c in (0, column):
-            entry = directory.frames[c, number]
-            places.append(FramePlace(c, number, int(entry["offset"]), int(entry["length"]), rows))
+        places += [_place_of(directory, 0, number), _place_of(directory, column, number)]
     return places
 
 
@@ -173,22 +173,70 @@ def decode_rows(directory: Directory, start: int, stop: int, places: list[FrameP
     """
     times, values, presents = [], [], []
     for place, content in zip(places, data, strict=True):
-        entry = directory.frames[place.column, place.number]
-        if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != int(entry["checksum"]):
-            raise CorruptedData(key, offset + place.offset, "checksum of the frame does not match")
-        frame = Frame(int(entry["encoding"]), int(entry["decimals"]), int(entry["width"]), int(entry["presence"]),
-                      content)
-        try:
-            if place.column == 0:
-                times.append(frames.decode_integers(frame, place.rows))
-            else:
-                column, present = frames.decode_frame(frame, place.rows)
-                values.append(column)
-                presents.append(numpy.ones(place.rows, bool) if present is None else present)
-        except (ValueError, lz4.block.LZ4BlockError) as e:
-            raise CorruptedData(key, offset + place.offset, f"frame cannot be decoded: {e}") from e
+        if place.column == 0:
+            times.append(_decode_times(directory, place, content, key, offset))
+        else:
+            column, present = _decode_values(directory, place, content, key, offset)
+            values.append(column)
+            presents.append(numpy.ones(place.rows, bool) if present is None else present)
     skipped = start // ROWS_PER_FRAME * ROWS_PER_FRAME
     part = slice(start - skipped, stop - skipped)
     present = numpy.concatenate(presents)[part]
-    timestamps = (numpy.concatenate(times)[part] * directory.granularity + directory.first).view("M8[ns]")
-    return timestamps[present], numpy.concatenate(values)[part][present]
+    return numpy.concatenate(times)[part].view("M8[ns]")[present], numpy.concatenate(values)[part][present]
+
+
+def decode_times(directory: Directory, data: bytes, key: str, offset: int) -> numpy.ndarray:
+    """Return the times (int64 ns) of all rows, from the bytes of a whole block.  Raises CorruptedData."""
+    return numpy.concatenate([
+        _decode_times(directory, place, data[place.offset:place.offset + place.length], key, offset)
+        for place in _column_places(directory, 0)])
+
+
+def decode_column(directory: Directory, method: str, data: bytes, key: str, offset: int) -> Column:
+    """Return the column of a method, from the bytes of a whole block.  Raises CorruptedData."""
+    parts = [_decode_values(directory, place, data[place.offset:place.offset + place.length], key, offset)
+             for place in _column_places(directory, 1 + directory.methods.index(method))]
+    values = numpy.concatenate([values for values, _ in parts])
+    if all(present is None for _, present in parts):
+        return Column(values, None)
+    return Column(values, numpy.concatenate([
+        numpy.ones(len(part), bool) if present is None else present for part, present in parts]))
+
+
+def _column_places(directory: Directory, column: int) -> list[FramePlace]:
+    return [_place_of(directory, column, number) for number in range(directory.frames.shape[1])]
+
+
+def _place_of(directory: Directory, column: int, number: int) -> FramePlace:
+    entry = directory.frames[column, number]
+    rows = min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME)
+    return FramePlace(column, number, int(entry["offset"]), int(entry["length"]), rows)
+
+
+def _check_frame(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int) -> Frame:
+    entry = directory.frames[place.column, place.number]
+    if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != int(entry["checksum"]):
+        raise CorruptedData(key, offset + place.offset, "checksum of the frame does not match")
+    return Frame(int(entry["encoding"]), int(entry["decimals"]), int(entry["width"]), int(entry["presence"]), content)
+
+
+def _decode_times(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int) -> numpy.ndarray:
+    frame = _check_frame(directory, place, content, key, offset)
+    with _corrupted(key, offset + place.offset):
+        return frames.decode_integers(frame, place.rows) * directory.granularity + directory.first
+
+
+def _decode_values(directory: Directory, place: FramePlace, content: bytes, key: str,
+                   offset: int) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+    frame = _check_frame(directory, place, content, key, offset)
+    with _corrupted(key, offset + place.offset):
+        return frames.decode_frame(frame, place.rows)
+
+
+@contextlib.contextmanager
+def _corrupted(key: str, offset: int) -> Iterator[None]:
+    """Name the place of bytes whose checksum is right and that no encoder wrote."""
+    try:
+        yield
+    except (ValueError, lz4.block.LZ4BlockError) as e:
+        raise CorruptedData(key, offset, f"frame cannot be decoded: {e}") from e

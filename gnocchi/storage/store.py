@@ -1,7 +1,7 @@
 """Reading and writing of heads and blocks through any storage driver."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import cachetools
@@ -12,6 +12,7 @@ from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
 from gnocchi.storage.drivers import ByteRange, StorageDriver
 from gnocchi.storage.head import Head, apply_delta, decode_head, empty_head, encoded_size, select_low_bits
+from gnocchi.storage.merge import BlockSummary, Rows, summarize
 from gnocchi.storage.sections import Section, encode_object, make_key
 
 #: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
@@ -29,8 +30,16 @@ class BlockReader(NamedTuple):
     size: int
 
 
-def _cached_size(entry: Head | BlockReader) -> int:
-    return encoded_size(entry) if isinstance(entry, Head) else entry.size
+#: What is kept in memory: a head, a block's directory (with its data when small), or when its rows were.
+Entry = Head | BlockReader | BlockSummary
+
+
+def _cached_size(entry: Entry) -> int:
+    if isinstance(entry, Head):
+        return encoded_size(entry)
+    if isinstance(entry, BlockSummary):
+        return entry.ids.nbytes + entry.counts.nbytes + entry.times.nbytes
+    return entry.size
 
 
 def _newest_section(pack: Pack) -> SectionRef | None:
@@ -53,12 +62,12 @@ class Store:
         self._cache: cachetools.LRUCache = cachetools.LRUCache(cache_bytes, getsizeof=_cached_size)
         self._lock = threading.Lock()
 
-    def _remember(self, ref: SectionRef | None, entry: Head | BlockReader) -> None:
+    def _remember(self, ref: Hashable, entry: Entry) -> None:
         with self._lock:
             if _cached_size(entry) <= self._cache.maxsize:
                 self._cache[ref] = entry
 
-    def _recall(self, ref: SectionRef | None) -> Head | BlockReader | None:
+    def _recall(self, ref: Hashable) -> Entry | None:
         with self._lock:
             return self._cache.get(ref)
 
@@ -113,6 +122,32 @@ class Store:
         else:
             data = [reader.data[p.offset:p.offset + p.length] for p in places]
         return block_format.decode_rows(reader.directory, start, stop, places, data, key, offset)
+
+    def read_block(self, block: Block) -> tuple[block_format.Directory, Rows]:
+        """Return all rows of a block, which is not kept.
+
+        Raises as `read_rows` does.
+        """
+        key, offset, length = block.section
+        data = self.driver.get(key, offset, offset + length)
+        directory = block_format.decode_directory(data, key, offset)
+        counts = numpy.diff(directory.offsets.astype(numpy.int64))
+        columns = {method: block_format.decode_column(directory, method, data, key, offset)
+                   for method in directory.methods}
+        return directory, Rows(numpy.repeat(numpy.arange(len(counts)), counts),
+                               block_format.decode_times(directory, data, key, offset), columns)
+
+    def summarize_block(self, block: Block) -> BlockSummary:
+        """Return when the rows of a block were.  Raises as `read_rows` does."""
+        summary = self._recall(("summary", block.section))
+        if not isinstance(summary, BlockSummary):
+            key, offset, length = block.section
+            data = self.driver.get(key, offset, offset + length)
+            directory = block_format.decode_directory(data, key, offset)
+            times = block_format.decode_times(directory, data, key, offset)
+            summary = summarize(directory.ids.copy(), directory.offsets, times)
+            self._remember(("summary", block.section), summary)
+        return summary
 
     def _open_block(self, ref: SectionRef) -> BlockReader:
         reader = self._recall(ref)

@@ -1,0 +1,147 @@
+"""Keeping blocks few and free of dead rows, one sack at a time."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import numpy
+
+from gnocchi.carbonara.grouping import span_ns
+from gnocchi.catalogue import Block, Pack, SackCommit
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.commit import make_block_section
+from gnocchi.storage.head import Head
+from gnocchi.storage.merge import DEAD_SHARE_MAX, MergePlan, Rows, count_dead, find_alive, join_rows, plan_levels
+from gnocchi.storage.sections import Section
+from gnocchi.storage.store import Store
+
+#: Rows read for one commit, unless a single merge has more: a lock is held for so long.
+ROWS_PER_COMMIT = 1 << 20
+
+
+class Merged(NamedTuple):
+    """What one commit of merges did: blocks that went (none: there is nothing left to do) and blocks that came."""
+
+    removed: int
+    written: int
+
+
+class _Group(NamedTuple):
+    """The blocks of one pack and granularity, and what tells which of their rows are alive."""
+
+    pack: Pack
+    granularity: int
+    timespan: int | None
+    blocks: list[Block]
+
+
+def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection[UUID] | None = ()) -> Merged:
+    """Merge small blocks of a sack, drop rows that nobody can read, and commit; at most `ROWS_PER_COMMIT` rows.
+
+    Parameters
+    ----------
+    suspects : ids of packs some of whose metrics were deleted, None: any may be one
+        Of other packs, only blocks with rows past their timespan are looked at: opening all of them costs.
+
+    To be called under the sack's lock.  Raises CommitLost, CorruptedData, ObjectNotFound, BackendUnavailable:
+    then nothing has changed.
+    """
+    sack = indexer.get_sack(number)
+    sack_bits = indexer.count_sacks().bit_length() - 1
+    removed: list[Block] = []
+    sections: list[tuple[Section, UUID]] = []
+    rows = 0
+    for group, head, plan in _plan_sack(number, indexer, store, suspects):
+        if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
+            break
+        rows += sum(block.rows for block in plan.blocks)
+        section = _merge(store, group, head, plan)
+        removed += plan.blocks
+        if section is not None:
+            sections.append((section, group.pack.id))
+    if not removed:
+        return Merged(0, 0)
+    blocks = _write(store, sack_bits, number, sack.sequence + 1, sections)
+    indexer.commit_sack(SackCommit(
+        sack=number, sequence=sack.sequence, checkpoint=None, blocks=tuple(blocks),
+        blocks_removed=tuple(block.id for block in removed),
+        garbage=tuple(sorted({block.section.key for block in removed}))))
+    return Merged(len(removed), len(blocks))
+
+
+def _plan_sack(number: int, indexer: Indexer, store: Store,
+               suspects: Collection[UUID] | None) -> Iterator[tuple[_Group, Head, MergePlan]]:
+    for group in _list_groups(number, indexer):
+        suspected = suspects is None or group.pack.id in suspects
+        aged = [block for block in group.blocks if suspected or _may_be_aged(block, group)]
+        head = store.read_head(group.pack)
+        dying = [block for block in aged if _is_dying(store, group, head, block)]
+        for block in dying:
+            yield group, head, MergePlan((block,), block.level)
+        gone = {block.id for block in dying}
+        for plan in plan_levels([block for block in group.blocks if block.id not in gone]):
+            yield group, head, plan
+
+
+def _list_groups(number: int, indexer: Indexer) -> list[_Group]:
+    timespans = {}
+    for policy in indexer.list_archive_policies():
+        for item in policy.definition:
+            span = None if item.timespan is None else span_ns(item.timespan)
+            timespans[policy.id, span_ns(item.granularity)] = span
+    packs = {pack.id: pack for pack in indexer.list_packs(number)}
+    by_group: dict[tuple[UUID, int], list[Block]] = {}
+    for block in indexer.list_sack_blocks(number):
+        by_group.setdefault((block.pack_id, block.granularity), []).append(block)
+    return [_Group(packs[pack_id], granularity, timespans[packs[pack_id].policy_id, granularity], blocks)
+            for (pack_id, granularity), blocks in by_group.items()]
+
+
+def _may_be_aged(block: Block, group: _Group) -> bool:
+    """Tell whether any row can be past the timespan of a metric that still gets measures."""
+    newest = max(other.last for other in group.blocks)
+    return group.timespan is not None and block.first <= newest - group.timespan
+
+
+def _is_dying(store: Store, group: _Group, head: Head, block: Block) -> bool:
+    dead = count_dead(store.summarize_block(block), head, group.granularity, group.timespan)
+    return dead > block.rows * DEAD_SHARE_MAX
+
+
+def _merge(store: Store, group: _Group, head: Head, plan: MergePlan) -> Section | None:
+    """Read the blocks of a plan and return what is alive of them, as one block; None if nothing is."""
+    tables, parts = [], []
+    for block in plan.blocks:
+        directory, rows = store.read_block(block)
+        alive = find_alive(head, directory.ids, rows.metrics, rows.times, group.granularity, group.timespan)
+        tables.append(directory.ids)
+        parts.append(_select_rows(rows, alive))
+    ids, places = numpy.unique(numpy.concatenate(tables), return_inverse=True)
+    starts = numpy.cumsum([0, *map(len, tables)])
+    parts = [part._replace(metrics=places[start:][part.metrics])
+             for part, start in zip(parts, starts[:-1].tolist(), strict=True)]
+    buckets = join_rows(parts, len(ids))
+    if not len(buckets.timestamps):
+        return None
+    return make_block_section(group.pack, ids, buckets, numpy.timedelta64(group.granularity, "ns"), plan.level)
+
+
+def _select_rows(rows: Rows, keep: numpy.ndarray) -> Rows:
+    if keep.all():
+        return rows
+    columns = {method: column._replace(
+        values=column.values[keep], present=None if column.present is None else column.present[keep])
+        for method, column in rows.columns.items()}
+    return Rows(rows.metrics[keep], rows.times[keep], columns)
+
+
+def _write(store: Store, sack_bits: int, number: int, sequence: int,
+           sections: Sequence[tuple[Section, UUID]]) -> list[Block]:
+    """Write merged blocks, those of each level as one object: they live about as long."""
+    blocks = []
+    for level in sorted({section.level for section, _ in sections}):
+        those = [(section, pack_id) for section, pack_id in sections if section.level == level]
+        refs = store.write_sections(sack_bits, number, "block", sequence, [section for section, _ in those])
+        blocks += [Block(uuid4(), pack_id, ref, s.granularity, s.level, s.first, s.last, s.rows)
+                   for (s, pack_id), ref in zip(those, refs, strict=True)]
+    return blocks
