@@ -243,8 +243,8 @@ class JanitorJob(Job):
                                     self._conf.metricd.cleanup_batch_size, self._stop.is_set)
         with self._working:
             done = self._janitor.clean_up()
-        if done.metrics or done.objects:
-            LOG.info("Expunged %d metrics and deleted %d objects", done.metrics, done.objects)
+        if any(done):
+            LOG.info("Expunged %d metrics, merged %d blocks and deleted %d objects", *done)
 
 
 class Reporter(Job):

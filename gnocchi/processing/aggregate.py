@@ -20,7 +20,7 @@ from gnocchi.catalogue import Pack
 from gnocchi.incoming import IncomingDriver
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.commit import PackPlan, prepare_commit
+from gnocchi.processing.commit import PackPlan, prepare_commit, snapshot
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.head import Head, add_metrics, contains, select_metrics
 from gnocchi.storage.store import Store
@@ -67,7 +67,9 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
     ids, posted = gather(backlog.batch)
     sack_bits = indexer.count_sacks().bit_length() - 1
     for pack, policy, metrics, series in route(ids, posted, indexer, number, sack_bits, refused):
-        plan, late = plan_pack(pack, store.read_head(pack), metrics, series, policy.window_policy)
+        with snapshot(indexer, sack):
+            head = store.read_head(pack)
+        plan, late = plan_pack(pack, head, metrics, series, policy.window_policy)
         refused[TOO_OLD] += late
         plans.append(plan)
     prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, backlog.checkpoint, plans)
@@ -168,8 +170,11 @@ def plan_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
     return PackPlan(pack, Head(head.ids, result.state, changed), result.sealed), int(result.refused.sum())
 
 
-def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], indexer: Indexer, store: Store) -> None:
-    """Take deleted metrics (ids: `S16` arrays, in any order) out of the heads of a sack.
+def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], indexer: Indexer,
+                 store: Store) -> set[uuid.UUID]:
+    """Take deleted metrics (ids: `S16` arrays, in any order) out of the heads of a sack; return the packs that had any.
+
+    Their rows in blocks cannot be read any more, and go when the blocks are merged.
 
     To be called under the sack's lock.  Raises as `process_sack` does.
     """
@@ -179,13 +184,15 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
         ids = ids_by_policy.get(pack.policy_id)
         if ids is None or not pack_rules.owns(pack, ids).any():
             continue
-        head = store.read_head(pack)
+        with snapshot(indexer, sack):
+            head = store.read_head(pack)
         dead = contains(numpy.sort(ids), head.ids)
         if dead.any():
             left = select_metrics(head, ~dead)
             plans.append(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {}))
     if not plans:
-        return
+        return set()
     sack_bits = indexer.count_sacks().bit_length() - 1
     prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, None, plans)
     indexer.commit_sack(prepared.commit)
+    return {plan.pack.id for plan in plans}

@@ -1,6 +1,7 @@
 """One commit of a sack: objects first, then one transaction makes them count."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -10,6 +11,8 @@ import numpy
 from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.series import Buckets
 from gnocchi.catalogue import Block, Pack, Sack, SackCommit
+from gnocchi.exceptions import CommitLost, CorruptedData, ObjectNotFound
+from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.block import encode_block
 from gnocchi.storage.head import Head, encode_head, encoded_size, select_metrics
@@ -18,6 +21,20 @@ from gnocchi.storage.store import Store
 
 #: A delta is written while it takes less than a base's bytes divided by this.
 DELTA_SHARE_MAX = 4
+
+
+@contextlib.contextmanager
+def snapshot(indexer: Indexer, sack: Sack) -> Iterator[None]:
+    """Explain an object that is missing while a sack is worked on as it was when it was read.
+
+    Raises CommitLost when somebody has committed since (it was replaced, long ago), else CorruptedData.
+    """
+    try:
+        yield
+    except ObjectNotFound as e:
+        if indexer.get_sack(sack.number).sequence != sack.sequence:
+            raise CommitLost(sack.number, sack.sequence) from e
+        raise CorruptedData(e.key, 0, "the index names this object, and it is missing from storage") from e
 
 
 class PackPlan(NamedTuple):

@@ -1,10 +1,11 @@
-"""Clean-up: deleted metrics leave storage, objects that no row names are deleted, read backlog is freed.
+"""Clean-up: deleted metrics leave storage, blocks are merged, objects that no row names go, read backlog is freed.
 
 The janitor joins no ring.  It takes each sack's lock without waiting: a busy sack has its turn in the
 next round.
 """
 
 import logging
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,12 +13,14 @@ from typing import NamedTuple
 import numpy
 
 from gnocchi import metric_ids
+from gnocchi.catalogue import Sack
 from gnocchi.exceptions import CommitLost, CorruptedData
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer import MetricPolicy
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.aggregate import expunge_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
+from gnocchi.processing.merge import merge_sack
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -29,10 +32,15 @@ GARBAGE_GRACE_S = 600
 GARBAGE_BATCH = 1000
 
 
+#: Every so many rounds all blocks are searched for rows of deleted metrics, in case a janitor died over its work.
+ROUNDS_PER_SEARCH = 16
+
+
 class CleanedUp(NamedTuple):
-    """What one round did: metrics expunged and objects deleted."""
+    """What one round did: metrics expunged, blocks merged away, and objects deleted."""
 
     metrics: int
+    blocks: int
     objects: int
 
 
@@ -56,13 +64,21 @@ class Janitor:
         self._metrics_max = metrics_max
         self._stopped = stopped
         self._after: uuid.UUID | None = None
+        self._round = 0
+        #: Packs with rows of deleted metrics, by sack.
+        self._suspects: dict[int, set[uuid.UUID]] = {}
+        #: Sequence of each sack when there was nothing left to merge in it.
+        self._merged: dict[int, int] = {}
 
     def clean_up(self) -> CleanedUp:
         """Run one round.  Raises BackendUnavailable; what was done until then stays done."""
         metrics = self._expunge_metrics()
+        sacks = self._indexer.list_sacks()
+        blocks = self._merge_blocks(sacks)
         objects = self._delete_garbage()
-        self._incoming.acknowledge({sack.number: sack.checkpoint for sack in self._indexer.list_sacks()})
-        return CleanedUp(metrics, objects)
+        self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
+        self._round += 1
+        return CleanedUp(metrics, blocks, objects)
 
     def _expunge_metrics(self) -> int:
         sacks = self._indexer.count_sacks()
@@ -89,13 +105,44 @@ class Janitor:
         packed: dict[uuid.UUID, numpy.ndarray] = {
             policy: metric_ids.pack_ids(ids) for policy, ids in ids_by_policy.items()}
         try:
-            expunge_sack(number, packed, self._indexer, self._store)
+            touched = expunge_sack(number, packed, self._indexer, self._store)
         except (CommitLost, CorruptedData) as e:
             LOG.warning("Unable to expunge %d metrics of sack %d from storage, which is tried again: %s",
                         len(metrics), number, e)
             return False
+        self._suspects.setdefault(number, set()).update(touched)
         self._indexer.expunge_metrics([metric.id for metric in metrics])
         return True
+
+    def _merge_blocks(self, sacks: Sequence[Sack]) -> int:
+        # From a place of its own on, so that the janitors of several hosts do not follow each other.
+        start = random.randrange(len(sacks)) if sacks else 0
+        search = self._round % ROUNDS_PER_SEARCH == 0
+        removed = 0
+        for sack in [*sacks[start:], *sacks[:start]]:
+            if self._stopped():
+                break
+            if search or self._suspects.get(sack.number) or self._merged.get(sack.number) != sack.sequence:
+                with self._coordinator.try_lock(lock_name(sack_name(sack.number, len(sacks)))) as held:
+                    if held:
+                        removed += self._merge_sack(sack.number, search)
+        return removed
+
+    def _merge_sack(self, number: int, search: bool) -> int:
+        """Merge until nothing is left to merge; the commits of a stopped janitor count."""
+        suspects = None if search else self._suspects.get(number, set())
+        removed = 0
+        try:
+            while merged := merge_sack(number, self._indexer, self._store, suspects).removed:
+                removed += merged
+                if self._stopped():
+                    return removed
+        except (CommitLost, CorruptedData) as e:
+            LOG.warning("Unable to merge blocks of sack %d, which is tried again: %s", number, e)
+            return removed
+        self._suspects.pop(number, None)
+        self._merged[number] = self._indexer.get_sack(number).sequence
+        return removed
 
     def _delete_garbage(self) -> int:
         deleted = 0

@@ -9,7 +9,7 @@ import numpy
 from gnocchi.carbonara.grouping import span_ns
 from gnocchi.catalogue import Block, Pack, SackCommit
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.commit import make_block_section
+from gnocchi.processing.commit import make_block_section, snapshot
 from gnocchi.storage.head import Head
 from gnocchi.storage.merge import DEAD_SHARE_MAX, MergePlan, Rows, count_dead, find_alive, join_rows, plan_levels
 from gnocchi.storage.sections import Section
@@ -43,22 +43,23 @@ def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection
     suspects : ids of packs some of whose metrics were deleted, None: any may be one
         Of other packs, only blocks with rows past their timespan are looked at: opening all of them costs.
 
-    To be called under the sack's lock.  Raises CommitLost, CorruptedData, ObjectNotFound, BackendUnavailable:
-    then nothing has changed.
+    To be called under the sack's lock.  Raises CommitLost, CorruptedData, BackendUnavailable: then
+    nothing has changed.
     """
     sack = indexer.get_sack(number)
     sack_bits = indexer.count_sacks().bit_length() - 1
     removed: list[Block] = []
     sections: list[tuple[Section, UUID]] = []
     rows = 0
-    for group, head, plan in _plan_sack(number, indexer, store, suspects):
-        if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
-            break
-        rows += sum(block.rows for block in plan.blocks)
-        section = _merge(store, group, head, plan)
-        removed += plan.blocks
-        if section is not None:
-            sections.append((section, group.pack.id))
+    with snapshot(indexer, sack):
+        for group, head, plan in _plan_sack(number, indexer, store, suspects):
+            if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
+                break
+            rows += sum(block.rows for block in plan.blocks)
+            section = _merge(store, group, head, plan)
+            removed += plan.blocks
+            if section is not None:
+                sections.append((section, group.pack.id))
     if not removed:
         return Merged(0, 0)
     blocks = _write(store, sack_bits, number, sack.sequence + 1, sections)

@@ -131,7 +131,7 @@ class Store:
         key, offset, length = block.section
         data = self.driver.get(key, offset, offset + length)
         directory = block_format.decode_directory(data, key, offset)
-        counts = numpy.diff(directory.offsets.astype(numpy.int64))
+        counts: numpy.ndarray = numpy.diff(directory.offsets.astype(numpy.int64))
         columns = {method: block_format.decode_column(directory, method, data, key, offset)
                    for method in directory.methods}
         return directory, Rows(numpy.repeat(numpy.arange(len(counts)), counts),
