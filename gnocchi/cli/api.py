@@ -41,6 +41,9 @@ GRACE_S = 60
 #: Seconds between the start of a worker's successor and its own end, at a reload.
 RELOAD_OVERLAP_S = 1.0
 
+#: Pause before a worker that lived less than this is replaced, so that one that cannot live costs little; seconds.
+RESPAWN_PAUSE_S = 1.0
+
 #: How long a worker looks for its own first answer, and how often, in seconds.
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
@@ -55,6 +58,29 @@ CLI_OPTS = [
 
 class CannotListen(GnocchiError):
     """The address is taken or is not ours."""
+
+
+class Server(granian.Granian):  # type: ignore[misc, valid-type]
+    """Granian that replaces ended workers as long as it takes.
+
+    By itself it gives up, and stops the others too, when a worker ends within seconds of its predecessor.
+    """
+
+    def _serve_loop(self, spawn_target: Callable, target_loader: Callable) -> None:
+        started: dict[int, float] = {}
+        while not self.interrupt_signal:
+            self.main_loop_interrupt.wait()
+            self.main_loop_interrupt.clear()    # first, so that nothing that happens from here on is missed
+            while self.interrupt_children and not self.interrupt_signal:
+                number = self.interrupt_children.pop()
+                LOG.error("Worker %d has ended unexpectedly: starting another", number + 1)
+                if time.monotonic() - started.get(number, -RESPAWN_PAUSE_S) < RESPAWN_PAUSE_S:
+                    time.sleep(RESPAWN_PAUSE_S)
+                started[number] = time.monotonic()
+                self._respawn_workers([number], spawn_target, target_loader)
+            if self.reload_signal and not self.interrupt_signal:
+                self._reload(spawn_target, target_loader)
+                self.main_loop_interrupt.set()    # it clears this at its beginning, whatever happened
 
 
 @command
@@ -73,7 +99,7 @@ def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
     """Serve until a signal ends it.  Raises CannotListen."""
     port = conf.port or conf.api.port
     host = find_address(conf.host or conf.api.host, port)
-    server = granian.Granian(
+    server = Server(
         "gnocchi.wsgi.api:application", address=host, port=port, interface=Interfaces.WSGI,
         workers=conf.api.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX), blocking_threads=conf.api.threads,
         backlog=BACKLOG, log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
@@ -116,7 +142,9 @@ def end_with_master() -> None:
     if master is not None:
         master.join()
         LOG.warning("The master process has ended: stopping")
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True:    # until it is heeded: while a worker starts, it still has its master's handler
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(READY_POLL_S)
 
 
 def tell_ready(host: str, port: int, started: float) -> None:
