@@ -447,7 +447,7 @@ def print_budgets(figures: dict[str, dict], metrics: int) -> bool:
         print(f"{budget.title:38s}{format_figure(value):>12s}{format_figure(budget.budget):>12s}"
               f"{format_figure(budget.stretch):>12s}  {verdict}")
     if metrics < METRICS_OF_BUDGETS:
-        print(f"The budgets were set at {METRICS_OF_BUDGETS} metrics. With {metrics} the fixed cost of each sack weighs "
+        print(f"The budgets were set at {METRICS_OF_BUDGETS} metrics. With {metrics} the fixed cost of a sack weighs "
               "more, so a failure here need not be one there.")
     return kept_all
 
