@@ -4,6 +4,8 @@ import dataclasses
 import uuid
 from typing import Any, NamedTuple
 
+from gnocchi.archive_policy import ArchivePolicy
+
 
 class Sack(NamedTuple):
     """sequence: number of commits so far; checkpoint: how far the backlog is committed (see incoming)."""
@@ -11,6 +13,20 @@ class Sack(NamedTuple):
     number: int
     sequence: int
     checkpoint: dict[str, Any]
+
+
+class SackContents(NamedTuple):
+    """A sack, how many there are, its packs, and all archive policies by id."""
+
+    sack: Sack
+    sacks: int
+    packs: "list[Pack]"
+    policies: dict[uuid.UUID, ArchivePolicy]
+
+    @property
+    def sack_bits(self) -> int:
+        """How many low bits of a metric's id tell its sack."""
+        return self.sacks.bit_length() - 1
 
 
 class SectionRef(NamedTuple):

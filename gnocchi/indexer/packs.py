@@ -11,7 +11,8 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from gnocchi import exceptions
-from gnocchi.indexer import Block, Pack, Sack, SackCommit, SectionRef
+from gnocchi.indexer import Block, Pack, Sack, SackCommit, SackContents, SectionRef
+from gnocchi.indexer.archive_policies import LIST_POLICIES, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
 from gnocchi.indexer.transactions import Connections, retried
@@ -29,7 +30,9 @@ STOP_MAX = 2 ** 63 - 1
 
 SELECT_SACKS = sa.select(sack.c.number, sack.c.sequence, sack.c.checkpoint)
 GET_SACK = SELECT_SACKS.where(sack.c.number == sa.bindparam("number"))
+COUNT_SACKS = sa.select(sa.func.count()).select_from(sack)
 SELECT_PACKS = sa.select(*pack.c)
+GET_PACKS = SELECT_PACKS.where(pack.c.sack == sa.bindparam("number"))
 _BITS, _LOW = (list(pack.c).index(column) for column in (pack.c.bits, pack.c.low))
 
 #: The compare-and-set that every commit begins with.
@@ -105,6 +108,10 @@ def _cut_low(low: int, bits: int) -> int:
     return low & ((1 << bits) - 1)
 
 
+def _no_such_sack(number: int) -> exceptions.BackendUnavailable:
+    return exceptions.BackendUnavailable(f"index: there is no sack {number}")
+
+
 def _require_power_of_two(count: int) -> None:
     if count < 1 or count & (count - 1):
         raise exceptions.InvalidInput(f"The number of sacks must be a power of two, not {count}")
@@ -118,7 +125,7 @@ class Packs(Connections):
     def count_sacks(self) -> int:
         """Return the number of sacks; 0 before the first upgrade."""
         with self.reading() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(sack)).scalar_one()
+            return connection.execute(COUNT_SACKS).scalar_one()
 
     @retried
     def create_sacks(self, count: int) -> bool:
@@ -142,8 +149,26 @@ class Packs(Connections):
         with self.reading() as connection:
             row = connection.execute(GET_SACK, {"number": number}).first()
         if row is None:
-            raise exceptions.BackendUnavailable(f"index: there is no sack {number}")
+            raise _no_such_sack(number)
         return Sack(*row)
+
+    @retried
+    def get_sack_contents(self, number: int) -> SackContents:
+        """Return all that processing has to know of a sack.
+
+        What was committed after the sack itself was read may show in the rest: then a commit on top of the
+        sequence returned is lost.
+
+        Raises BackendUnavailable when there is no such sack, as `get_sack` does.
+        """
+        with self.reading() as connection:
+            sacks = [Sack(*row) for row in connection.execute(GET_SACK, {"number": number})]
+            packs = [_decode_pack(*row) for row in connection.execute(GET_PACKS, {"number": number})]
+            policies = [decode_policy(*row) for row in connection.execute(LIST_POLICIES)]
+            count = connection.execute(COUNT_SACKS).scalar_one()
+        if not sacks:
+            raise _no_such_sack(number)
+        return SackContents(sacks[0], count, packs, {policy.id: policy for policy in policies})
 
     @retried
     def list_sacks(self) -> list[Sack]:
@@ -178,7 +203,7 @@ class Packs(Connections):
         """Return the packs of a sack."""
         with self.reading() as connection:
             return [_decode_pack(*row)
-                    for row in connection.execute(SELECT_PACKS.where(pack.c.sack == number))]
+                    for row in connection.execute(GET_PACKS, {"number": number})]
 
     @retried
     def list_sack_blocks(self, number: int) -> list[Block]:

@@ -16,7 +16,7 @@ from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara.series import SeriesBatch, cumulate, select, take_ranges
 from gnocchi.carbonara.window import WindowPolicy, advance
-from gnocchi.catalogue import Pack
+from gnocchi.catalogue import Pack, SackContents
 from gnocchi.incoming import IncomingDriver
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.indexer.sqlalchemy import Indexer
@@ -58,21 +58,20 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
 
     Raises CommitLost, CorruptedData, BackendUnavailable: then nothing of the slice became visible.
     """
-    sack = indexer.get_sack(number)
-    backlog = incoming.read_backlog(number, sack.checkpoint, measures_max)
+    contents = indexer.get_sack_contents(number)
+    backlog = incoming.read_backlog(number, contents.sack.checkpoint, measures_max)
     if backlog is None:
         return Processed(0, 0, 0, Counter(), complete=True)
     refused: Counter = Counter()
     plans = []
     ids, posted = gather(backlog.batch)
-    sack_bits = indexer.count_sacks().bit_length() - 1
-    for pack, policy, metrics, series in route(ids, posted, indexer, number, sack_bits, refused):
-        with snapshot(indexer, sack):
+    for pack, policy, metrics, series in route(ids, posted, indexer, contents, refused):
+        with snapshot(indexer, contents.sack):
             head = store.read_head(pack)
         plan, late = plan_pack(pack, head, metrics, series, policy.window_policy)
         refused[TOO_OLD] += late
         plans.append(plan)
-    prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, backlog.checkpoint, plans)
+    prepared = prepare_commit(store, indexer.list_pack_blocks, contents, backlog.checkpoint, plans)
     indexer.commit_sack(prepared.commit)
     for plan in plans:
         if plan.pack.base is not None:
@@ -97,7 +96,7 @@ def gather(batch: MeasureBatch) -> tuple[numpy.ndarray, SeriesBatch]:
     return ids, SeriesBatch(cumulate(counts), ordered.timestamps, ordered.values)
 
 
-def route(ids: numpy.ndarray, posted: SeriesBatch, indexer: Indexer, number: int, sack_bits: int,
+def route(ids: numpy.ndarray, posted: SeriesBatch, indexer: Indexer, contents: SackContents,
           refused: Counter) -> Iterator[tuple[Pack, ArchivePolicy, numpy.ndarray, SeriesBatch]]:
     """Yield each pack that gets measures, its policy, and the ids and series that fall to it.
 
@@ -110,27 +109,24 @@ def route(ids: numpy.ndarray, posted: SeriesBatch, indexer: Indexer, number: int
     gone = int(numpy.diff(posted.offsets)[~known].sum())
     if gone:
         refused[METRIC_GONE] += gone
-    posted = select(posted, known)
-    policies = {policy.id: policy for policy in indexer.list_archive_policies()}
-    packs: dict[uuid.UUID, list[Pack]] = {}
-    for pack in indexer.list_packs(number):
-        packs.setdefault(pack.policy_id, []).append(pack)
+    posted, policies = select(posted, known), contents.policies
     for policy_id in metric_ids.unpack_ids(numpy.unique(policy_ids)):
         of_policy = policy_ids == numpy.array(policy_id.bytes, metric_ids.DTYPE)
-        for pack in list_shares(packs.get(policy_id, []), number, policy_id, sack_bits, live[of_policy]):
+        for pack in list_shares(contents, policy_id, live[of_policy]):
             mine = of_policy & pack_rules.owns(pack, live)
             if mine.any():
                 yield pack, policies[policy_id], live[mine], select(posted, mine)
 
 
-def list_shares(stored: list[Pack], number: int, policy_id: uuid.UUID, sack_bits: int,
-                ids: numpy.ndarray) -> list[Pack]:
+def list_shares(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray) -> list[Pack]:
     """Return the stored packs of a policy, and new ones for the ids that none of them owns.
 
     A pack whose last metric went is not stored: another takes its place, of as few bits as lie beside the others.
     """
+    number = contents.sack.number
+    stored = [pack for pack in contents.packs if pack.policy_id == policy_id]
     shares = list(stored)
-    for share in _free_shares(stored, sack_bits, number):
+    for share in _free_shares(stored, contents.sack_bits, number):
         pack = pack_rules.make_pack(number, policy_id, *share)
         if pack_rules.owns(pack, ids).any():
             shares.append(pack)
@@ -178,13 +174,13 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
 
     To be called under the sack's lock.  Raises as `process_sack` does.
     """
-    sack = indexer.get_sack(number)
+    contents = indexer.get_sack_contents(number)
     plans = []
-    for pack in indexer.list_packs(number):
+    for pack in contents.packs:
         ids = ids_by_policy.get(pack.policy_id)
         if ids is None or not pack_rules.owns(pack, ids).any():
             continue
-        with snapshot(indexer, sack):
+        with snapshot(indexer, contents.sack):
             head = store.read_head(pack)
         dead = contains(numpy.sort(ids), head.ids)
         if dead.any():
@@ -192,7 +188,6 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
             plans.append(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {}))
     if not plans:
         return set()
-    sack_bits = indexer.count_sacks().bit_length() - 1
-    prepared = prepare_commit(store, indexer.list_pack_blocks, sack, sack_bits, None, plans)
+    prepared = prepare_commit(store, indexer.list_pack_blocks, contents, None, plans)
     indexer.commit_sack(prepared.commit)
     return {plan.pack.id for plan in plans}

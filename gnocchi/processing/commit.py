@@ -10,7 +10,7 @@ import numpy
 
 from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.series import Buckets
-from gnocchi.catalogue import Block, Pack, Sack, SackCommit
+from gnocchi.catalogue import Block, Pack, Sack, SackCommit, SackContents
 from gnocchi.exceptions import CommitLost, CorruptedData, ObjectNotFound
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.storage import packs as pack_rules
@@ -57,13 +57,14 @@ class Prepared(NamedTuple):
     heads: list[tuple[Pack, Head]]
 
 
-def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], sack: Sack, sack_bits: int,
+def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], contents: SackContents,
                    checkpoint: dict[str, Any] | None, plans: Sequence[PackPlan]) -> Prepared:
     """Write the objects of a commit and return what the index has to record.
 
     Until that is done nothing of it is visible, and nothing of it is ever deleted by this process:
     the commit may have happened although its answer was lost.
     """
+    sack, sack_bits = contents.sack, contents.sack_bits
     kept: list[tuple[Pack, Head]] = []
     removed: list[Pack] = []
     owners: dict[UUID, list[Pack]] = {}

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import numpy
 
 from gnocchi.carbonara.grouping import span_ns
-from gnocchi.catalogue import Block, Pack, SackCommit
+from gnocchi.catalogue import Block, Pack, SackCommit, SackContents
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.commit import make_block_section, snapshot
 from gnocchi.storage.head import Head
@@ -46,13 +46,13 @@ def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection
     To be called under the sack's lock.  Raises CommitLost, CorruptedData, BackendUnavailable: then
     nothing has changed.
     """
-    sack = indexer.get_sack(number)
-    sack_bits = indexer.count_sacks().bit_length() - 1
+    contents = indexer.get_sack_contents(number)
+    sack = contents.sack
     removed: list[Block] = []
     sections: list[tuple[Section, UUID]] = []
     rows = 0
     with snapshot(indexer, sack):
-        for group, head, plan in _plan_sack(number, indexer, store, suspects):
+        for group, head, plan in _plan_sack(contents, indexer, store, suspects):
             if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
                 break
             rows += sum(block.rows for block in plan.blocks)
@@ -62,7 +62,7 @@ def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection
                 sections.append((section, group.pack.id))
     if not removed:
         return Merged(0, 0)
-    blocks = _write(store, sack_bits, number, sack.sequence + 1, sections)
+    blocks = _write(store, contents.sack_bits, number, sack.sequence + 1, sections)
     indexer.commit_sack(SackCommit(
         sack=number, sequence=sack.sequence, checkpoint=None, blocks=tuple(blocks),
         blocks_removed=tuple(block.id for block in removed),
@@ -70,9 +70,9 @@ def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection
     return Merged(len(removed), len(blocks))
 
 
-def _plan_sack(number: int, indexer: Indexer, store: Store,
+def _plan_sack(contents: SackContents, indexer: Indexer, store: Store,
                suspects: Collection[UUID] | None) -> Iterator[tuple[_Group, Head, MergePlan]]:
-    for group in _list_groups(number, indexer):
+    for group in _list_groups(contents, indexer):
         suspected = suspects is None or group.pack.id in suspects
         aged = [block for block in group.blocks if suspected or _may_be_aged(block, group)]
         head = store.read_head(group.pack)
@@ -84,18 +84,18 @@ def _plan_sack(number: int, indexer: Indexer, store: Store,
             yield group, head, plan
 
 
-def _list_groups(number: int, indexer: Indexer) -> list[_Group]:
-    timespans = {}
-    for policy in indexer.list_archive_policies():
-        for item in policy.definition:
-            span = None if item.timespan is None else span_ns(item.timespan)
-            timespans[policy.id, span_ns(item.granularity)] = span
-    packs = {pack.id: pack for pack in indexer.list_packs(number)}
+def _list_groups(contents: SackContents, indexer: Indexer) -> list[_Group]:
+    packs = {pack.id: pack for pack in contents.packs}
     by_group: dict[tuple[UUID, int], list[Block]] = {}
-    for block in indexer.list_sack_blocks(number):
+    for block in indexer.list_sack_blocks(contents.sack.number):
         by_group.setdefault((block.pack_id, block.granularity), []).append(block)
-    return [_Group(packs[pack_id], granularity, timespans[packs[pack_id].policy_id, granularity], blocks)
-            for (pack_id, granularity), blocks in by_group.items()]
+    groups = []
+    for (pack_id, granularity), blocks in by_group.items():
+        if pack_id in packs:    # Else somebody commits without our lock: ours will be lost.
+            policy = contents.policies[packs[pack_id].policy_id]
+            timespan = dict(policy.window_policy.items)[numpy.timedelta64(granularity, "ns")]
+            groups.append(_Group(packs[pack_id], granularity, None if timespan is None else span_ns(timespan), blocks))
+    return groups
 
 
 def _may_be_aged(block: Block, group: _Group) -> bool:
