@@ -21,7 +21,7 @@ LAYERS = {
     "gnocchi.carbonara": 1,
     "gnocchi.archive_policy": 2,
     "gnocchi.resource_type": 2,
-    "gnocchi.catalogue": 2,
+    "gnocchi.catalogue": 2.5,
     "gnocchi.common": 2,
     "gnocchi.indexer": 3,
     "gnocchi.incoming": 3,
