@@ -6,6 +6,7 @@ operations 1.2).  Drivers declare their own; this module gathers them.
 
 import copy
 import itertools
+import uuid
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -24,6 +25,27 @@ STORAGE_MODULES: tuple[ModuleType, ...] = (storage_file,)
 
 #: Modules whose `OPTS` belong to [incoming] alone, where [storage] does not have them.
 INCOMING_MODULES: tuple[ModuleType, ...] = (incoming_file,)
+
+
+class UUIDType(cfg.types.ConfigType):
+    """A UUID; empty means none."""
+
+    def __init__(self) -> None:
+        super().__init__("UUID value")
+
+    def __call__(self, value: object) -> uuid.UUID | None:
+        text = str(value).strip()
+        try:
+            return uuid.UUID(text) if text else None
+        except ValueError:
+            raise ValueError(f"{text!r} is not a UUID") from None
+
+    def __repr__(self) -> str:
+        return "UUID"
+
+    def _formatter(self, value: uuid.UUID) -> str:
+        return str(value)
+
 
 LOGGING_OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("debug", short="d", default=False,
@@ -113,6 +135,27 @@ API_OPTS: list[cfg.Opt] = [
                 help="Believe the headers Forwarded, X-Forwarded-* that a proxy in front of the API sets."),
 ]
 
+STATSD_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt("host", default="0.0.0.0",
+                       help="Address gnocchi-statsd listens on (UDP)."),
+    cfg.PortOpt("port", default=8125,
+                help="Port gnocchi-statsd listens on (UDP)."),
+    cfg.Opt("resource_id", type=UUIDType(),
+            help="UUID of the generic resource whose metrics the measures go to; made if there is none. "
+                 "gnocchi-statsd does not start without."),
+    cfg.StrOpt("creator",
+               help="Creator of the resource and of its metrics, as the API shows it: the user name, or with "
+                    "Keystone user_id:project_id."),
+    cfg.StrOpt("user_id",
+               help="First part of the creator if that is not set. Kept for files written for earlier releases."),
+    cfg.StrOpt("project_id",
+               help="Second part of the creator if that is not set. Kept for files written for earlier releases."),
+    cfg.StrOpt("archive_policy_name",
+               help="Archive policy of new metrics. Unset: the archive policy rules decide by name."),
+    cfg.FloatOpt("flush_delay", default=10, min=0.1,
+                 help="Seconds between two flushes; each gives one measure per metric."),
+]
+
 ARCHIVE_POLICY_OPTS: list[cfg.Opt] = [
     cfg.ListOpt("default_aggregation_methods",
                 item_type=cfg.types.String(choices=METHODS),
@@ -155,6 +198,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         ("database", [*sqlalchemy.DATABASE_OPTS]),
         ("metricd", METRICD_OPTS),
         ("api", API_OPTS),
+        ("statsd", STATSD_OPTS),
         ("archive_policy", ARCHIVE_POLICY_OPTS),
         ("storage", storage),
         ("incoming", [_incoming_default(option) for option in storage] + incoming),

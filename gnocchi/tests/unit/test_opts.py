@@ -1,6 +1,7 @@
 """Options are where deployed files expect them, with the defaults they rely on (contract, operations 1.2)."""
 
 import pathlib
+import uuid
 
 import pytest
 from oslo_config import cfg
@@ -37,6 +38,12 @@ CONTRACT = [
     ("api", "port", 8041, None),
     ("api", "uwsgi_mode", "http", None),
     ("api", "enable_proxy_headers_parsing", False, "oslo_middleware.enable_proxy_headers_parsing"),
+    ("statsd", "host", "0.0.0.0", None),
+    ("statsd", "port", 8125, None),
+    ("statsd", "resource_id", None, None),
+    ("statsd", "creator", None, None),
+    ("statsd", "archive_policy_name", None, None),
+    ("statsd", "flush_delay", 10.0, None),
     ("archive_policy", "default_aggregation_methods", ["mean", "min", "max", "sum", "std", "count"], None),
     ("storage", "driver", "file", None),
     ("storage", "file_basepath", "/var/lib/gnocchi", None),
@@ -90,9 +97,16 @@ def test_incoming_defaults_to_storage(tmp_path):
     assert "/srv/b" == conf.incoming.file_basepath
 
 
+def test_empty_resource_id_means_none(tmp_path):
+    """Installers write the option whether or not there is a value; spellings of a UUID are all the same."""
+    assert load(tmp_path, "[statsd]\nresource_id =").statsd.resource_id is None
+    id = uuid.uuid4()
+    assert id == load(tmp_path, f"[statsd]\nresource_id = {id.hex.upper()}").statsd.resource_id
+
+
 def test_unknown_options_are_ignored(tmp_path):
     """A file may hold what this release does not know."""
-    load(tmp_path, "[DEFAULT]\nnothing = 1\n[statsd]\nuser_id = x\n[nonsense]\na = b\n[storage]\nswift_key = k")
+    load(tmp_path, "[DEFAULT]\nnothing = 1\n[statsd]\ntcp = x\n[nonsense]\na = b\n[storage]\nswift_key = k")
 
 
 def test_environment_beats_files(tmp_path, monkeypatch):
@@ -114,6 +128,8 @@ def test_log_file_is_written(tmp_path, flags):
     ("[metricd]\nworkers = 0", "[metricd] workers: "),
     ("[metricd]\nworkers = many", "[metricd] workers: "),
     ("[api]\nauth_mode = trust", "[api] auth_mode: "),
+    ("[statsd]\nresource_id = web-1", "[statsd] resource_id: 'web-1' is not a UUID"),
+    ("[statsd]\nflush_delay = 0", "[statsd] flush_delay: "),
     ("[archive_policy]\ndefault_aggregation_methods = mean,avg", "[archive_policy] default_aggregation_methods: "),
     ("syslog_log_facility = nowhere\nuse_syslog = true", "[DEFAULT] syslog_log_facility: "),
 ])

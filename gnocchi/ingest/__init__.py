@@ -1,0 +1,1 @@
+"""Measures by protocols outside HTTP."""
