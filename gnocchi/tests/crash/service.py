@@ -8,6 +8,7 @@ import pathlib
 import random
 import socket
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ class Client:
                             [{"timestamp": at, "value": value} for at, value in points])
 
     def read(self, metric: str, method: str = "mean", **arguments: Any) -> list[list[Any]]:
-        query = "&".join(f"{name}={value}" for name, value in {"aggregation": method, **arguments}.items())
+        query = urllib.parse.urlencode({"aggregation": method, **arguments})
         return self.call("GET", f"/v1/metric/{metric}/measures?{query}")
 
     def count_backlog(self) -> int:
