@@ -56,6 +56,10 @@ _HOLDS_METRIC = sa.and_(
 _HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
 
 
+#: Every column that names an object.
+_REFERENCES = (pack.c.base_key, pack.c.delta_key, block.c.object_key, parked.c.object_key)
+
+
 def _select_catalogue(*conditions: sa.ColumnElement[bool]) -> dict[bool, sa.Select[Any]]:
     """Return the statement, and the one for some granularities only under True.
 
@@ -309,12 +313,26 @@ class Packs(Connections):
     def list_collectable_garbage(self, older_than_s: float, limit: int) -> list[str]:
         """Return keys of objects that lost a reference `older_than_s` seconds ago or earlier and have none left."""
         before = utcnow() - datetime.timedelta(seconds=older_than_s)
-        references = [pack.c.base_key, pack.c.delta_key, block.c.object_key, parked.c.object_key]
         statement = sa.select(garbage.c.object_key).where(
             garbage.c.since <= before,
-            *[~sa.exists().where(column == garbage.c.object_key) for column in references])
+            *[~sa.exists().where(column == garbage.c.object_key) for column in _REFERENCES])
         with self.reading() as connection:
             return list(connection.execute(statement.order_by(garbage.c.since).limit(limit)).scalars())
+
+    @retried
+    def list_known_objects(self, keys: Sequence[str]) -> set[str]:
+        """Return those of the keys that any row names, or that are garbage already.
+
+        Not as at one moment: a key that is named all the time is returned, and so is one that becomes garbage.
+        """
+        known: set[str] = set()
+        with self.reading() as connection:
+            # Garbage last: what loses its last reference meanwhile is found there.
+            for column in (*_REFERENCES, garbage.c.object_key):
+                statement = sa.select(column).where(column.in_(sa.bindparam("keys", expanding=True)))
+                for part in chunks(keys):
+                    known.update(connection.execute(statement, {"keys": part}).scalars())
+        return known
 
     @retried
     def delete_garbage_rows(self, keys: Sequence[str]) -> None:

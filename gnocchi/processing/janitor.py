@@ -21,6 +21,7 @@ from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.aggregate import expunge_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.merge import merge_sack
+from gnocchi.processing.orphans import collect_orphans
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -28,11 +29,17 @@ LOG = logging.getLogger(__name__)
 #: Seconds an object is kept after its last reference went, for readers that still follow it.
 GARBAGE_GRACE_S = 600
 
+#: Seconds an object without any reference is left alone: a commit that takes longer is lost.
+ORPHAN_GRACE_S = 600
+
+#: Seconds after which an unfinished write is taken for left behind.
+LEFTOVER_AGE_S = 3600
+
 #: Objects deleted at once, so that a stop is heeded in between.
 GARBAGE_BATCH = 1000
 
-
-#: Every so many rounds all blocks are searched for rows of deleted metrics, in case a janitor died over its work.
+#: Every so many rounds all blocks are searched for rows of deleted metrics, in case a janitor died over its work,
+#: and all objects for such as no row names.
 ROUNDS_PER_SEARCH = 16
 
 
@@ -69,6 +76,8 @@ class Janitor:
         self._suspects: dict[int, set[uuid.UUID]] = {}
         #: Sequence of each sack when there was nothing left to merge in it.
         self._merged: dict[int, int] = {}
+        #: When objects were first found without a name, by sack and key.
+        self._unnamed: dict[int, dict[str, float]] = {}
 
     def clean_up(self) -> CleanedUp:
         """Run one round.  Raises BackendUnavailable; what was done until then stays done."""
@@ -76,6 +85,9 @@ class Janitor:
         sacks = self._indexer.list_sacks()
         blocks = self._merge_blocks(sacks)
         objects = self._delete_garbage()
+        if self._round % ROUNDS_PER_SEARCH == 0:
+            objects += self._collect_orphans(sacks)
+            self._store.driver.delete_leftovers(LEFTOVER_AGE_S)
         self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
         self._round += 1
         return CleanedUp(metrics, blocks, objects)
@@ -154,4 +166,18 @@ class Janitor:
             deleted += len(keys)
             if len(keys) < GARBAGE_BATCH:
                 break
+        return deleted
+
+    def _collect_orphans(self, sacks: Sequence[Sack]) -> int:
+        deleted = 0
+        for sack in sacks:
+            if self._stopped():
+                break
+            with self._coordinator.try_lock(lock_name(sack_name(sack.number, len(sacks)))) as held:
+                if held:
+                    try:
+                        deleted += collect_orphans(sack.number, self._indexer, self._store, ORPHAN_GRACE_S,
+                                                   self._unnamed.setdefault(sack.number, {}))
+                    except CommitLost as e:
+                        LOG.warning("Unable to look for objects that nothing refers to, which is tried again: %s", e)
         return deleted

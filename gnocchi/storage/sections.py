@@ -5,6 +5,7 @@ can be rebuilt from a listing.  Every section begins with its own small header a
 a ranged read of one section verifies itself.
 """
 
+import re
 import secrets
 import struct
 import uuid
@@ -22,6 +23,8 @@ ENTRY = struct.Struct("<BBBBI16sQQQqqq")
 VERSION = 1
 #: Sections begin on such a boundary, so that their arrays can be used in place.
 ALIGNMENT = 8
+
+_KEY = re.compile(r"sack/[0-9]+-[0-9]+/[a-z]+-([0-9]+)-[0-9a-f]{16}")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -68,9 +71,20 @@ def pad(length: int) -> int:
     return -length % ALIGNMENT
 
 
+def make_prefix(sack_bits: int, sack: int) -> str:
+    """Return what the keys of all objects of a sack begin with."""
+    return f"sack/{sack_bits}-{sack}/"
+
+
 def make_key(sack_bits: int, sack: int, kind: str, sequence: int) -> str:
     """Return a key that was never used before: nothing is ever overwritten."""
-    return f"sack/{sack_bits}-{sack}/{kind}-{sequence}-{secrets.token_hex(8)}"
+    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{secrets.token_hex(8)}"
+
+
+def parse_sequence(key: str) -> int | None:
+    """Return the sequence of the commit that an object was written for, or None when no object of ours has that key."""
+    match = _KEY.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def encode_object(sack_bits: int, sack: int, sequence: int, sections: list[Section]) -> tuple[bytes, list[int]]:

@@ -46,6 +46,13 @@ class StorageDriver(abc.ABC):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield, in no order, the keys that begin with `prefix`.  Raises BackendUnavailable."""
 
+    def delete_leftovers(self, older_than_s: float) -> int:
+        """Delete what unfinished writes left beside the objects; return how much.  Raises BackendUnavailable.
+
+        For drivers whose `put` passes through something that `list` does not show.
+        """
+        return 0
+
     def close(self) -> None:
         """Give back connections and files."""
         return

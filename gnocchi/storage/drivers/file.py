@@ -3,7 +3,9 @@
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from oslo_config import cfg
 
@@ -28,19 +30,28 @@ def _unavailable(action: str) -> Iterator[None]:
         raise BackendUnavailable(f"File storage cannot {action}: {e.strerror}: {e.filename}") from e
 
 
-def sync_directory(path: str) -> None:
+def sync_directory(path: str, system: Any = os) -> None:
     """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = system.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        system.fsync(fd)
     finally:
         os.close(fd)
 
 
 class FileDriver(StorageDriver):
-    """One file per object: written beside, fsynced, renamed, directory fsynced."""
+    """One file per object: written beside, fsynced, renamed, directory fsynced.
 
-    def __init__(self, basepath: str) -> None:
+    Parameters
+    ----------
+    basepath : str
+        The data directory.
+    system
+        Has the functions of `os` that write; tests inject faults there.
+    """
+
+    def __init__(self, basepath: str, *, system: Any = os) -> None:
+        self._system = system
         self._objects = os.path.join(basepath, OBJECTS)
         self._temporary = os.path.join(basepath, TEMPORARY)
 
@@ -59,27 +70,26 @@ class FileDriver(StorageDriver):
                 self._rename(temporary, path)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+                    self._system.unlink(temporary)
                 raise
-            sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path), self._system)
 
-    @staticmethod
-    def _write(path: str, data: bytes) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    def _write(self, path: str, data: bytes) -> None:
+        fd = self._system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view):]
-            os.fsync(fd)
+                view = view[self._system.write(fd, view):]
+            self._system.fsync(fd)
         finally:
             os.close(fd)
 
     def _rename(self, temporary: str, path: str) -> None:
         try:
-            os.rename(temporary, path)
+            self._system.rename(temporary, path)
         except FileNotFoundError:
             self._make_directory(os.path.dirname(path))
-            os.rename(temporary, path)
+            self._system.rename(temporary, path)
 
     def _make_directory(self, path: str) -> None:
         """Create a directory below the root, parents first, each name durable.
@@ -92,8 +102,8 @@ class FileDriver(StorageDriver):
         parent = os.path.dirname(path)
         self._make_directory(parent)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-        sync_directory(parent)
+            self._system.mkdir(path)
+        sync_directory(parent, self._system)
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         with _unavailable(f"read {key}"):
@@ -123,7 +133,18 @@ class FileDriver(StorageDriver):
         with _unavailable("delete objects"):
             for key in keys:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self._objects, key))
+                    self._system.unlink(os.path.join(self._objects, key))
+
+    def delete_leftovers(self, older_than_s: float) -> int:
+        deleted = 0
+        with _unavailable("delete unfinished objects"):
+            for entry in os.scandir(self._temporary):
+                # One that is being written has a younger mark; one that is finished meanwhile is gone.
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > older_than_s:
+                        self._system.unlink(entry.path)
+                        deleted += 1
+        return deleted
 
     def list(self, prefix: str) -> Iterator[str]:
         directory, _, _ = prefix.rpartition("/")
