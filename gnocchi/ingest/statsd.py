@@ -46,7 +46,7 @@ DATAGRAM_BYTES_MAX = 65_535
 DATAGRAMS_PER_BATCH = 1024
 
 #: What is asked of the kernel for datagrams that wait; it gives at most net.core.rmem_max.
-RECEIVE_BUFFER_BYTES = 8 << 20
+RECEIVE_BUFFER_BYTES = 4 << 20
 
 #: How long a stop goes on with what the kernel has, lest somebody who goes on sending keeps it alive; seconds.
 DRAIN_S_MAX = 1.0
@@ -250,6 +250,14 @@ class Outbox:
             self._measures -= len(flush.names)
             return flush
 
+    def clear(self) -> int:
+        """Drop everything; return the number of measures."""
+        with self._changed:
+            dropped = self._measures
+            self._flushes.clear()
+            self._measures = 0
+            return dropped
+
     def close(self) -> None:
         """Let the writer end after what is in here."""
         with self._changed:
@@ -301,13 +309,17 @@ class Writer:
                 return
             except BackendUnavailable as e:
                 if closed:
-                    self.lost += len(flush.names)
-                    LOG.error("%s; %d measures are lost", e, len(flush.names))
+                    self._give_up(len(flush.names) + self._outbox.clear(), e)
                     return
                 LOG.warning("%s; %d measures are kept and tried again in %.1f seconds", e,
                             len(flush.names) + self._outbox.measures, retry_s)
             self._outbox.wait_until_closed(retry_s)
             retry_s = min(2 * retry_s, RETRY_MAX_S)
+
+    def _give_up(self, measures: int, reason: BackendUnavailable) -> None:
+        if measures:
+            self.lost += measures
+            LOG.error("%s; stopping all the same: %d measures are lost", reason, measures)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -366,6 +378,11 @@ class StatsdServer:
             LOG.warning("%s; the resource is made once that is back", e)
         LOG.info("Started on %s:%d", *self._socket.getsockname()[:2])
         LOG.info("Flush delay: %g seconds", self._flush_delay_s)
+        # The kernel doubles what it gives, for its own bookkeeping, and tells the double.
+        given = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        if given < RECEIVE_BUFFER_BYTES:
+            LOG.info("The receive buffer has %d KiB in place of %d: raise net.core.rmem_max if packets get lost",
+                     given >> 10, RECEIVE_BUFFER_BYTES >> 10)
         self._writer.start()
         try:
             self._receive()
