@@ -50,7 +50,8 @@ def loads(data: bytes):
         400 `Unable to decode body`: not JSON, nested too deep, or text that has no UTF-8 form.
     """
     try:
-        value = json.loads(data)
+        # By itself json.loads() takes UTF-16, too, and lone surrogates.
+        value = json.loads(data.decode("utf-8-sig"))
         if _SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:

@@ -28,6 +28,9 @@ class Measure(msgspec.Struct, gc=False):
     value: float
 
 
+#: What the fast decoder raises at what it does not take; RecursionError also at keys that do not count.
+_NOT_FAST = (msgspec.MsgspecError, ValueError, RecursionError)
+
 _decode_list = msgspec.json.Decoder(list[Measure]).decode
 _decode_lists = msgspec.json.Decoder(dict[str, list[Measure]]).decode
 
@@ -44,7 +47,7 @@ def decode_measures(body: bytes, metric_id: uuid.UUID) -> MeasureBatch:
         measures = _decode_list(body)
         timestamps = times.parse_timestamps([measure.timestamp for measure in measures])
         values = numpy.array([measure.value for measure in measures], numpy.float64)
-    except (msgspec.MsgspecError, ValueError):
+    except _NOT_FAST:
         timestamps, values = _read_measures(json.loads(body), ())
     return MeasureBatch(metric_ids.pack_ids((metric_id,)), numpy.array([len(values)], numpy.int64), timestamps, values)
 
@@ -64,7 +67,7 @@ def decode_batch(body: bytes) -> MeasureBatch:
         counts = numpy.fromiter(map(len, lists.values()), numpy.int64, len(lists))
         timestamps = _parse_by_list([measure.timestamp for measure in measures], counts)
         values = numpy.array([measure.value for measure in measures], numpy.float64)
-    except (msgspec.MsgspecError, ValueError):
+    except _NOT_FAST:
         return _read_batch(json.loads(body))
     return MeasureBatch(metrics, counts, timestamps, values)
 

@@ -36,13 +36,22 @@ def check_preconditions(request: Request, resource: Resource) -> None:
     if "HTTP_IF_MATCH" in request.environ:
         if tag not in request.if_match:
             raise errors.RequestError(412)
-    elif request.if_unmodified_since is not None and modified > request.if_unmodified_since:
+    elif (since := _read_date(request, "if_unmodified_since")) is not None and modified > since:
         raise errors.RequestError(412)
     if "HTTP_IF_NONE_MATCH" in request.environ:
         if tag in request.if_none_match:
             raise _not_modified(tag) if request.method == "GET" else errors.RequestError(412)
-    elif request.method == "GET" and request.if_modified_since is not None and modified <= request.if_modified_since:
+    elif (request.method == "GET" and (since := _read_date(request, "if_modified_since")) is not None
+            and modified <= since):
         raise _not_modified(tag)
+
+
+def _read_date(request: Request, name: str) -> datetime.datetime | None:
+    """A header's date, or None when there is none: what is no date is no condition (RFC 9110, 13.1)."""
+    try:
+        return getattr(request, name)
+    except (OverflowError, ValueError):    # a year or a zone that no datetime holds
+        return None
 
 
 def _not_modified(tag: str) -> errors.RequestError:

@@ -89,6 +89,8 @@ def test_doubled_slashes_do_not_count(make_app, path):
     (b"1" * 5000, None),
     (b"{'a': 1}", None),
     (b'{"a": "\\ud800"}', None),
+    (b'{"a": "\xed\xa0\x80"}', None),
+    ('{"a": "\\ud800"}'.encode("utf-16"), None),
 ])
 def test_body_that_is_not_json_is_400(make_app, body, reason):
     """Never a 500, whatever the bytes."""

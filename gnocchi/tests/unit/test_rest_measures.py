@@ -97,7 +97,9 @@ def test_decode_measures_timestamp(stamps, why):
 
 
 @pytest.mark.parametrize("function", [refused_list, refused_batch])
-@pytest.mark.parametrize("body", [b"", b"[", b'{"a": ', b"\xff", b"[1]x"])
+@pytest.mark.parametrize("body", [
+    b"", b"[", b'{"a": ', b"\xff", b"[1]x", b'[{"timestamp": 1, "value": 1, "ignored": ' + b"[" * 100_000,
+    b'{"e0b2b2a8-9a35-4c4b-b3a5-6f5e6d1d5a3e": [{"timestamp": 1, "value": 1, "ignored": ' + b'{"a":' * 100_000])
 def test_decode_undecodable(function, body):
     """What is no JSON has its own error."""
     detail = function(body)
