@@ -4,6 +4,8 @@
     pip install gnocchiclient psutil
     python examples/host_metrics.py --endpoint http://localhost:8041
 
+GNOCCHI_ENDPOINT and GNOCCHI_USER are heeded, as by the `gnocchi` command.
+
 Every second one sample of ten figures is taken; every ten seconds they are sent, in one request.
 While the server is away, samples are kept (a day of them) and sent when it is back.  To send a
 sample twice does no harm: Gnocchi keeps one value per metric and timestamp.  Ctrl-C sends what is
@@ -14,6 +16,7 @@ import argparse
 import collections
 import contextlib
 import datetime
+import os
 import signal
 import socket
 import sys
@@ -182,8 +185,10 @@ def run(host: HostMetrics, interval_s: float, batch: int, count: int | None) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Send this machine's figures to Gnocchi.")
-    parser.add_argument("--endpoint", default="http://localhost:8041", help="URL of the API (%(default)s)")
-    parser.add_argument("--user", default="admin", help="user name of basic authentication (%(default)s)")
+    parser.add_argument("--endpoint", default=os.environ.get("GNOCCHI_ENDPOINT", "http://localhost:8041"),
+                        help="URL of the API (%(default)s)")
+    parser.add_argument("--user", default=os.environ.get("GNOCCHI_USER", "admin"),
+                        help="user name of basic authentication (%(default)s)")
     parser.add_argument("--host", help="name to send under (this machine's)")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S",
                         help="seconds between samples (%(default)s)")

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -165,9 +166,14 @@ def test_metrics_that_are_missing_are_made(host_metrics, service):
     assert set(gnocchi_client.resource.get("generic", "host:older")["metrics"]) == set(host_metrics.METRICS)
 
 
-def test_the_command_sends_and_ends(service):
-    """`host_metrics.py --once` takes one sample of this machine, sends it and ends with 0."""
-    done = subprocess.run([sys.executable, str(EXAMPLE), "--once", "--host", "once", "--endpoint", service.url],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, check=False)
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_the_command_sends_and_ends(service, by_environment):
+    """`host_metrics.py --once` takes one sample of this machine, sends it where it is told and ends with 0."""
+    command = [sys.executable, str(EXAMPLE), "--once", "--host", "once"]
+    environment = {**os.environ, "GNOCCHI_ENDPOINT": service.url if by_environment else "http://localhost:1"}
+    if not by_environment:
+        command += ["--endpoint", service.url]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stdout
     assert "sent 1 samples of host:once" in done.stdout
