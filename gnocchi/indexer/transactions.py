@@ -84,15 +84,19 @@ def parse_url(url: str) -> sa.URL:
 
 
 def make_engine(url: sa.URL, **pool_options: Any) -> sa.Engine:
-    """Return an engine, which connects at its first use."""
+    """Return an engine, which connects at its first use.  Raises ValueError when the driver is not installed."""
     options: dict[str, Any] = {}
     if url.drivername == "sqlite":
         options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
     else:
         options["isolation_level"] = "READ COMMITTED"
-    engine = sa.create_engine(url, json_serializer=types.encode_json, json_deserializer=orjson.loads,
-                              poolclass=sa.pool.QueuePool, pool_use_lifo=True, hide_parameters=True,
-                              **options, **pool_options)
+    try:
+        engine = sa.create_engine(url, json_serializer=types.encode_json, json_deserializer=orjson.loads,
+                                  poolclass=sa.pool.QueuePool, pool_use_lifo=True, hide_parameters=True,
+                                  **options, **pool_options)
+    except ImportError as e:
+        raise ValueError(f"indexer.url: the driver of {url.drivername} cannot be loaded: {e}; "
+                         f"pip install 'gnocchi[{url.get_backend_name()}]' brings it") from e
     if url.drivername == "sqlite":
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)

@@ -1,6 +1,7 @@
 """Options are where deployed files expect them, with the defaults they rely on (contract, operations 1.2)."""
 
 import pathlib
+import sys
 import uuid
 
 import pytest
@@ -168,6 +169,17 @@ def test_back_end_that_does_not_exist_is_told_at_start(tmp_path, text, expected)
     with pytest.raises(InvalidConfiguration) as raised:
         backends.preload(load(tmp_path, text))
     assert str(raised.value).startswith(expected)
+
+
+@pytest.mark.parametrize(("url", "module", "extra"), [
+    ("postgresql://u@h/d", "psycopg", "postgresql"), ("mysql://u@h/d", "pymysql", "mysql")])
+def test_database_driver_that_is_not_installed_is_told_at_start(tmp_path, monkeypatch, url, module, extra):
+    """Who forgot an extra reads which one it is, not a traceback."""
+    monkeypatch.setitem(sys.modules, module, None)
+    conf = load(tmp_path)
+    conf.set_override("url", url, "indexer")
+    with pytest.raises(InvalidConfiguration, match=rf"indexer\.url: .*{module}.*'gnocchi\[{extra}\]'"):
+        backends.open_indexer(conf)
 
 
 def test_defaults_for_cors_are_set():
