@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -173,6 +174,8 @@ def free_backlog(conf: cfg.ConfigOpts, checkpoints: Mapping[int, Checkpoint]) ->
 
 def config_generator() -> int:
     """Print a sample configuration with every option."""
+    # Ends quietly when the reader of a pipe has seen enough, as in `gnocchi-config-generator | head`.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # It warns of libraries that are not installed; what they would add nobody can use then.
     logging.getLogger("stevedore").setLevel(logging.ERROR)
     generator.main(["--config-file", GENERATOR_CONFIG, *sys.argv[1:]])

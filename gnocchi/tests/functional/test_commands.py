@@ -138,3 +138,11 @@ def test_config_generator_prints_a_usable_file(deployment, tmp_path):
         assert f"\n[{section}]\n" in f"\n{text}", section
     assert "#graceful_shutdown_timeout = 60" in text
     deployment.upgrade("--config-file", str(sample))
+
+
+def test_config_generator_ends_quietly_with_its_reader(deployment):
+    """`gnocchi-config-generator | head` shows no traceback."""
+    with subprocess.Popen(find_command("gnocchi-config-generator"), env=deployment.environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as generator:
+        generator.stdout.close()
+        assert b"" == generator.stderr.read()
