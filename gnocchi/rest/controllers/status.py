@@ -20,7 +20,7 @@ class StatusController:
         try:
             backlog = _report_backlog(request, details)
         except BackendUnavailable as e:
-            raise errors.RequestError(503, "Unable to generate status. Please retry.") from e
+            raise errors.RequestError(503, f"Unable to generate status. Please retry. {e}") from e
         members = _report_members(request)
         storage: dict[str, Any] = {"summary": {"metrics": backlog.metrics, "measures": backlog.bundles}}
         if backlog.bundles_by_metric is not None:

@@ -1,6 +1,7 @@
 """metricd and the API as processes: titles, signals, deaths, back ends that come and go."""
 
 import contextlib
+import json
 import os
 import pathlib
 import runpy
@@ -8,6 +9,7 @@ import shutil
 import signal
 import socket
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -223,6 +225,20 @@ def test_api_starts_without_its_index(deployment):
                           "DEFAULT": {"coordination_url": f"file://{deployment.directory}/c"}})
     deployment.start("gnocchi-api").wait_for(READY)
     assert 200 == get(f"http://127.0.0.1:{deployment.port}/")
+
+
+def test_status_without_an_index_says_why(deployment):
+    """Who asks for the backlog of a service that was never upgraded reads what to do."""
+    deployment.start("gnocchi-api").wait_for(READY)
+    request = urllib.request.Request(f"http://127.0.0.1:{deployment.port}/v1/status",
+                                     headers={"Authorization": "Basic YWRtaW46", "Accept": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=10)
+    with raised.value as answer:
+        assert 503 == answer.code
+        description = json.load(answer)["description"]
+    assert description.startswith("Unable to generate status. Please retry. ")
+    assert "gnocchi-upgrade has to be run" in description
 
 
 def test_api_options_beat_the_file(upgraded):
