@@ -15,6 +15,8 @@ from gnocchi.exceptions import InvalidConfiguration  # noqa: E402
 from gnocchi.ingest.metrics import ResourceMetrics  # noqa: E402
 from gnocchi.ingest.statsd import StatsdServer, open_socket  # noqa: E402
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 @command
 def statsd() -> int:
@@ -34,11 +36,12 @@ def serve(metrics: ResourceMetrics, options: cfg.ConfigOpts.GroupAttr) -> int:
     server = StatsdServer(open_socket(options.host, options.port), metrics, options.flush_delay)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # Whoever does not want to wait for the last flush sends the signal again.
-        signal.signal(number, signal.SIG_DFL)
+        # Whoever does not want to wait for the last flush sends a second one.
+        for either in STOP_SIGNALS:
+            signal.signal(either, signal.SIG_DFL)
         server.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, stop)
     return 1 if server.run() else 0
 

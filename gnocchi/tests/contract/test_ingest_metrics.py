@@ -176,9 +176,9 @@ def test_metric_without_a_policy_is_refused_alone(engine, make, caplog):
     """The others of its flush are written; the log tells the reason, as often as it says."""
     engine.indexer.create_archive_policy_rule(ArchivePolicyRule("web", "statistics", "web.*"))
     metrics = make(policy=None)
-    write(metrics, "web.a|c", "db.a|c", "web.b|g")
+    metrics.write_measures(["web.a|c", "db.a|c", "web.b|g"], NOW + numpy.arange(3), numpy.arange(3.0))
     ids = get_ids(engine)
-    assert {ids["web.a|c"]: [1.0], ids["web.b|g"]: [1.0]} == list_waiting(engine)
+    assert {ids["web.a|c"]: [0.0], ids["web.b|g"]: [2.0]} == list_waiting(engine)
     reason = "No archive policy name specified and no archive policy rule found matching the metric name"
     assert [f"Unable to add measure db.a|c: {reason} db.a|c"] == [
         record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
