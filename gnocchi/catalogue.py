@@ -1,6 +1,7 @@
 """The catalogue: which stored objects count.  SQL keeps these rows; storage says what lies behind them."""
 
 import dataclasses
+import datetime
 import uuid
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ class Sack(NamedTuple):
 
 
 class SackContents(NamedTuple):
-    """A sack, how many there are, its packs, and all archive policies by id."""
+    """A sack, how many there are, its packs, all archive policies by id, and its parked measures."""
 
     sack: Sack
     sacks: int
     packs: "list[Pack]"
     policies: dict[uuid.UUID, ArchivePolicy]
+    parked: "tuple[Parked, ...]" = ()
 
     @property
     def sack_bits(self) -> int:
@@ -41,8 +43,8 @@ class SectionRef(NamedTuple):
 class Pack:
     """The metrics of one archive policy whose id ends in the `bits` low bits `low`.
 
-    head is None while nothing was committed.  `metrics` and `bytes` describe the head; `delta` is
-    reserved for the next format (always None now).
+    base is None while there is no head: of a pack stored all the same, measures are parked.  `metrics` and
+    `bytes` describe the head.
     """
 
     id: uuid.UUID
@@ -71,6 +73,27 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
+class Parked:
+    """Measures of a pack that could not be read or processed; they wait in a section of their own.
+
+    The sequence in the section's key tells the order in which they are to be taken.
+
+    reason : what was wrong at first, to be read by people
+    parked_at : naive UTC;  attempts : how often taking them failed since
+    """
+
+    id: uuid.UUID
+    sack: int
+    pack_id: uuid.UUID
+    policy_id: uuid.UUID
+    section: SectionRef
+    measures: int
+    reason: str
+    parked_at: datetime.datetime
+    attempts: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class SackCommit:
     """Everything one commit changes; made visible in one transaction or not at all.
 
@@ -80,6 +103,7 @@ class SackCommit:
     packs_removed : ids of packs that were split
     blocks : rows to insert;  blocks_removed : ids
     garbage : keys of objects that lost a reference in this commit
+    parked : rows to insert;  parked_removed : ids
     """
 
     sack: int
@@ -90,3 +114,5 @@ class SackCommit:
     blocks: tuple[Block, ...] = ()
     blocks_removed: tuple[uuid.UUID, ...] = ()
     garbage: tuple[str, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    parked_removed: tuple[uuid.UUID, ...] = ()

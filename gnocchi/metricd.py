@@ -1,8 +1,8 @@
 """The processes of metricd: processing workers, a janitor, a reporter, and the master that minds them.
 
     master ──fork──> processing worker(0..n)   sack by sack: lock, process_sack until nothing is left, unlock
-                     janitor worker(0)         deleted metrics, garbage
-                     reporting worker(0)       one log line on the backlog
+                     janitor worker(0)         parked measures, deleted metrics, blocks, garbage
+                     reporting worker(0)       one log line on the backlog, another on parked measures
 
 Workers open their back ends themselves, after the fork, and go on trying while one is away.
 """
@@ -27,7 +27,7 @@ from gnocchi.exceptions import BackendUnavailable, CommitLost
 from gnocchi.processing.aggregate import process_sack
 from gnocchi.processing.janitor import Janitor
 from gnocchi.processing.locks import lock_name, sack_name
-from gnocchi.processing.members import Membership
+from gnocchi.processing.members import REFUSED, Membership
 from gnocchi.processing.schedule import Schedule
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ DELAY_MIN_S = 0.05
 #: Pause after a failed round in seconds: doubled from the first to the last.
 RETRY_S = 0.5
 RETRY_MAX_S = 60.0
+
+#: Seconds from one line about measures that were not stored to the next.
+REFUSED_LOG_S = 60.0
 
 #: Memory of the janitor for what it reads, which it seldom reads twice.
 JANITOR_CACHE_BYTES = 16 << 20
@@ -122,6 +125,9 @@ class Processor(Job):
         self._committed = False
         self._next_scan = self._next_roll_call = 0.0
         self.counters: Counter[str] = Counter()
+        #: Measures not stored, by reason, since the last line about it.
+        self._refused: Counter[str] = Counter()
+        self._next_refused_log = 0.0
         self._busy_s = 0.0
 
     @property
@@ -136,6 +142,7 @@ class Processor(Job):
         incoming driver's position, and no SQL.
         """
         now = time.monotonic()
+        self._report_refused(now)
         position = self._backends.incoming.get_position()
         due = now >= self._next_scan
         if position == self._position and (self._drained or not due):
@@ -159,6 +166,14 @@ class Processor(Job):
             self._process(number, len(checkpoints))
         if due and self._membership is not None:
             self._membership.publish({**self.counters, "processing time": round(self._busy_s, 3)})
+
+    def _report_refused(self, now: float) -> None:
+        """Tell of measures that were not stored, once a minute at most."""
+        if now >= self._next_refused_log and self._refused.total():
+            LOG.info("Measures not stored: %s", ", ".join(
+                f"{measures} {reason}" for reason, measures in sorted(self._refused.items()) if measures))
+            self._refused.clear()
+            self._next_refused_log = now + REFUSED_LOG_S
 
     def _call_roll(self, sacks: int) -> Schedule:
         """Return the schedule, brought up to date with who works, once per processing delay."""
@@ -206,9 +221,12 @@ class Processor(Job):
         self.counters["processed measures"] += done.measures
         self.counters["processed metrics"] += done.metrics
         self._busy_s += time.monotonic() - started
+        self._refused.update(done.refused)
         for reason, measures in done.refused.items():
             if measures:
-                self.counters[f"refused measures: {reason}"] += measures
+                self.counters[f"{REFUSED}{reason}"] += measures
+        if done.parked:
+            self.counters["parked measures"] += done.parked
         LOG.debug("Sack %d: %d measures of %d metrics", number, done.measures, done.metrics)
         if 0 < self._metrics_max <= self.counters["processed metrics"]:
             self.stop()
@@ -258,9 +276,13 @@ class Reporter(Job):
         try:
             checkpoints = {sack.number: sack.checkpoint for sack in self._backends.indexer.list_sacks()}
             report = self._backends.incoming.report_backlog(checkpoints, details=False)
+            parked = self._backends.indexer.list_parked()
         except BackendUnavailable as e:
             raise BackendUnavailable(f"Unable to compute backlog. Retrying at next interval. {e}") from e
         LOG.info("%d measurements bundles across %d metrics wait to be processed.", report.bundles, report.metrics)
+        if parked:
+            LOG.warning("%d measures are parked, because %d packs cannot be read or processed (gnocchi-repair list).",
+                        sum(row.measures for row in parked), len({row.pack_id for row in parked}))
 
 
 class Master(cotyledon.ServiceManager):

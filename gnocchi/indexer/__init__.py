@@ -10,11 +10,11 @@ import uuid
 from typing import Any, NamedTuple
 
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.catalogue import Block, Pack, Sack, SackCommit, SackContents, SectionRef
+from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
 
 __all__ = [
-    "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Resource", "ResourceType",
-    "Sack", "SackCommit", "SackContents", "SectionRef",
+    "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Parked", "Resource",
+    "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
 ]
 
 

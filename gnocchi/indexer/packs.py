@@ -11,7 +11,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from gnocchi import exceptions
-from gnocchi.indexer import Block, Pack, Sack, SackCommit, SackContents, SectionRef
+from gnocchi.indexer import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
 from gnocchi.indexer.archive_policies import LIST_POLICIES, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
@@ -33,6 +33,9 @@ GET_SACK = SELECT_SACKS.where(sack.c.number == sa.bindparam("number"))
 COUNT_SACKS = sa.select(sa.func.count()).select_from(sack)
 SELECT_PACKS = sa.select(*pack.c)
 GET_PACKS = SELECT_PACKS.where(pack.c.sack == sa.bindparam("number"))
+# One statement: parked measures are rare, and to look for them apart would cost every commit.
+GET_PACKS_AND_WHETHER_PARKED = GET_PACKS.add_columns(sa.exists().where(parked.c.pack_id == pack.c.id))
+SELECT_PARKED = sa.select(*parked.c)
 _BITS, _LOW = (list(pack.c).index(column) for column in (pack.c.bits, pack.c.low))
 
 #: The compare-and-set that every commit begins with.
@@ -108,6 +111,19 @@ def _decode_block(id: uuid.UUID, pack_id: uuid.UUID, key: str, offset: int, leng
                  level=level, first=first, last=last, rows=rows)
 
 
+def _encode_parked(row: Parked) -> dict[str, Any]:
+    key, offset, length = row.section
+    return {"id": row.id, "sack": row.sack, "pack_id": row.pack_id, "policy_id": row.policy_id, "object_key": key,
+            "offset": offset, "length": length, "measures": row.measures, "reason": row.reason,
+            "parked_at": row.parked_at, "attempts": row.attempts}
+
+
+def _decode_parked(id: uuid.UUID, sack: int, pack_id: uuid.UUID, policy_id: uuid.UUID, key: str, offset: int,
+                   length: int, measures: int, reason: str, parked_at: datetime.datetime, attempts: int) -> Parked:
+    return Parked(id=id, sack=sack, pack_id=pack_id, policy_id=policy_id, section=SectionRef(key, offset, length),
+                  measures=measures, reason=reason, parked_at=parked_at, attempts=attempts)
+
+
 def _cut_low(low: int, bits: int) -> int:
     return low & ((1 << bits) - 1)
 
@@ -167,12 +183,16 @@ class Packs(Connections):
         """
         with self.reading() as connection:
             sacks = [Sack(*row) for row in connection.execute(GET_SACK, {"number": number})]
-            packs = [_decode_pack(*row) for row in connection.execute(GET_PACKS, {"number": number})]
+            packs = [(_decode_pack(*row[:-1]), row[-1])
+                     for row in connection.execute(GET_PACKS_AND_WHETHER_PARKED, {"number": number})]
+            rows = connection.execute(SELECT_PARKED.where(parked.c.sack == number)) if any(p for _, p in packs) else ()
+            parked_rows = tuple(_decode_parked(*row) for row in rows)
             policies = [decode_policy(*row) for row in connection.execute(LIST_POLICIES)]
             count = connection.execute(COUNT_SACKS).scalar_one()
         if not sacks:
             raise _no_such_sack(number)
-        return SackContents(sacks[0], count, packs, {policy.id: policy for policy in policies})
+        return SackContents(sacks[0], count, [row for row, _ in packs], {policy.id: policy for policy in policies},
+                            parked_rows)
 
     @retried
     def list_sacks(self) -> list[Sack]:
@@ -292,6 +312,10 @@ class Packs(Connections):
                 connection.execute(_UPSERT_PACK[self.dialect], [_encode_pack(row) for row in commit.packs])
             if commit.blocks:
                 connection.execute(sa.insert(block), [_encode_block(row) for row in commit.blocks])
+            if commit.parked_removed:
+                _delete_ids(connection, parked, commit.parked_removed)
+            if commit.parked:
+                connection.execute(sa.insert(parked), [_encode_parked(row) for row in commit.parked])
             if commit.garbage:
                 now = utcnow()
                 connection.execute(_UPSERT_GARBAGE[self.dialect], [
@@ -306,6 +330,21 @@ class Packs(Connections):
             parameters["new_checkpoint"] = commit.checkpoint
         if connection.execute(statement, parameters).rowcount != 1:
             raise exceptions.CommitLost(commit.sack, commit.sequence)
+
+    # ---- parked measures
+
+    @retried
+    def list_parked(self) -> list[Parked]:
+        """Return all measures that are parked, in no order."""
+        with self.reading() as connection:
+            return [_decode_parked(*row) for row in connection.execute(SELECT_PARKED)]
+
+    @retried
+    def count_parked_attempt(self, pack_id: uuid.UUID) -> None:
+        """Note that the parked measures of a pack could not be taken once more."""
+        with self.writing() as connection:
+            connection.execute(sa.update(parked).where(parked.c.pack_id == pack_id)
+                               .values(attempts=parked.c.attempts + 1))
 
     # ---- garbage
 

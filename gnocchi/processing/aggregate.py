@@ -3,11 +3,14 @@
     incoming.read_backlog ──> gather ──> route ──> plan_pack (pure) ──> prepare_commit ──> indexer.commit_sack
          a slice of           by           by       carbonara.advance      objects           one transaction:
          the sack            metric       pack      for the whole pack     are durable       now they count
+
+A pack that cannot be read or processed gets its measures parked (gnocchi.processing.parking) in that commit.
 """
 
+import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy
@@ -17,13 +20,17 @@ from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara.series import SeriesBatch, cumulate, select, take_ranges
 from gnocchi.carbonara.window import WindowPolicy, advance
 from gnocchi.catalogue import Pack, SackContents
+from gnocchi.exceptions import CorruptedData
 from gnocchi.incoming import IncomingDriver
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.commit import PackPlan, prepare_commit, snapshot
+from gnocchi.processing.commit import EncodedPlan, PackPlan, encode_plan, prepare_commit, snapshot
+from gnocchi.processing.parking import ToPark, Unprocessable, park
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.head import Head, add_metrics, contains, select_metrics
 from gnocchi.storage.store import Store
+
+LOG = logging.getLogger(__name__)
 
 #: Measures taken from a sack at once.  Bounds memory: 1 M x 16 bytes are 16 MB, some five times that while sorting.
 MEASURES_PER_SLICE = 1_000_000
@@ -39,6 +46,7 @@ class Processed(NamedTuple):
     bundles, measures, metrics : int; taken from the backlog
     refused : Counter of reason -> measures that were not stored
     complete : bool; nothing was left behind the slice when it was read
+    parked : int; measures that wait for their pack to be usable again
     """
 
     bundles: int
@@ -46,6 +54,7 @@ class Processed(NamedTuple):
     metrics: int
     refused: Counter
     complete: bool
+    parked: int = 0
 
 
 def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store,
@@ -56,29 +65,71 @@ def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store:
     erasing another's points.  Measures leave `incoming` only after everything computed from them is
     durable and visible.
 
-    Raises CommitLost, CorruptedData, BackendUnavailable: then nothing of the slice became visible.
+    Raises CommitLost, BackendUnavailable: then nothing of the slice became visible.
     """
     contents = indexer.get_sack_contents(number)
     backlog = incoming.read_backlog(number, contents.sack.checkpoint, measures_max)
     if backlog is None:
         return Processed(0, 0, 0, Counter(), complete=True)
     refused: Counter = Counter()
-    plans = []
+    plans: list[EncodedPlan] = []
+    to_park: list[ToPark] = []
+    waiting = {row.pack_id: row.reason for row in contents.parked}
     ids, posted = gather(backlog.batch)
     for pack, policy, metrics, series in route(ids, posted, indexer, contents, refused):
-        with snapshot(indexer, contents.sack):
-            head = store.read_head(pack)
-        plan, late = plan_pack(pack, head, metrics, series, policy.window_policy)
-        refused[TOO_OLD] += late
-        plans.append(plan)
+        try:
+            if pack.id in waiting:
+                raise Unprocessable(waiting[pack.id])
+            head = read_head(pack, indexer, store, contents)
+            encoded, late = try_pack(pack, head, metrics, series, policy.window_policy)
+        except Unprocessable as e:
+            to_park.append(ToPark(pack, metrics, series, str(e)))
+            if pack.id not in waiting:
+                LOG.error("Sack %d: measures of pack %s of archive policy %s are parked until it can be processed: %s",
+                          number, pack.id, policy.name, e, exc_info=e.__cause__)
+        else:
+            refused[TOO_OLD] += late
+            plans.append(encoded)
     prepared = prepare_commit(store, indexer.list_pack_blocks, contents, backlog.checkpoint, plans)
-    indexer.commit_sack(prepared.commit)
-    for plan in plans:
-        if plan.pack.base is not None:
-            store.forget_head(plan.pack)
-    for pack, head in prepared.heads:
+    indexer.commit_sack(park(store, contents, to_park, prepared.commit))
+    remember_heads(store, plans, prepared.heads)
+    return Processed(backlog.bundles, len(backlog.batch.values), len(ids), refused, backlog.complete,
+                     sum(len(share.series.values) for share in to_park))
+
+
+def read_head(pack: Pack, indexer: Indexer, store: Store, contents: SackContents) -> Head:
+    """Return the head of a pack as it was when its sack was read.
+
+    Raises Unprocessable when it is damaged or missing, CommitLost, BackendUnavailable.
+    """
+    try:
+        with snapshot(indexer, contents.sack):
+            return store.read_head(pack)
+    except CorruptedData as e:
+        raise Unprocessable(str(e)) from None
+
+
+def try_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
+             policy: WindowPolicy) -> tuple[EncodedPlan, int]:
+    """Return what `plan_pack` does, encoded.  Raises Unprocessable."""
+    try:
+        plan, late = plan_pack(pack, head, ids, series, policy)
+        return encode_plan(plan), late
+    except MemoryError:
+        raise
+    except Exception as e:
+        # A mistake of ours, or content that no encoder of ours wrote.  No I/O happens here, so it is of this pack
+        # alone; nothing is lost, the log shows where it happened, and it is tried again.
+        raise Unprocessable(f"{type(e).__name__}: {e}") from e
+
+
+def remember_heads(store: Store, plans: Iterable[EncodedPlan], heads: Iterable[tuple[Pack, Head]]) -> None:
+    """Keep heads that were just committed, and drop those in whose place they are."""
+    for encoded in plans:
+        if encoded.plan.pack.base is not None:
+            store.forget_head(encoded.plan.pack)
+    for pack, head in heads:
         store.remember_head(pack, head)
-    return Processed(backlog.bundles, len(backlog.batch.values), len(ids), refused, backlog.complete)
 
 
 def gather(batch: MeasureBatch) -> tuple[numpy.ndarray, SeriesBatch]:
@@ -166,28 +217,44 @@ def plan_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
     return PackPlan(pack, Head(head.ids, result.state, changed), result.sealed), int(result.refused.sum())
 
 
+class Expunged(NamedTuple):
+    """packs : ids of those that had any of the metrics
+
+    kept : ndarray, `S16`; metrics that may still be stored, in packs that cannot be changed at present
+    """
+
+    packs: set[uuid.UUID]
+    kept: numpy.ndarray
+
+
 def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], indexer: Indexer,
-                 store: Store) -> set[uuid.UUID]:
-    """Take deleted metrics (ids: `S16` arrays, in any order) out of the heads of a sack; return the packs that had any.
+                 store: Store) -> Expunged:
+    """Take deleted metrics (ids: `S16` arrays, in any order) out of the heads of a sack.
 
     Their rows in blocks cannot be read any more, and go when the blocks are merged.
 
     To be called under the sack's lock.  Raises as `process_sack` does.
     """
     contents = indexer.get_sack_contents(number)
+    parked = {row.pack_id for row in contents.parked}
     plans = []
+    kept = [numpy.empty(0, metric_ids.DTYPE)]
     for pack in contents.packs:
         ids = ids_by_policy.get(pack.policy_id)
         if ids is None or not pack_rules.owns(pack, ids).any():
             continue
-        with snapshot(indexer, contents.sack):
-            head = store.read_head(pack)
+        try:
+            if pack.id in parked:
+                raise Unprocessable("measures are parked")
+            head = read_head(pack, indexer, store, contents)
+        except Unprocessable as e:
+            LOG.warning("Deleted metrics of pack %s stay until it can be processed: %s", pack.id, e)
+            kept.append(ids[pack_rules.owns(pack, ids)])
+            continue
         dead = contains(numpy.sort(ids), head.ids)
         if dead.any():
             left = select_metrics(head, ~dead)
-            plans.append(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {}))
-    if not plans:
-        return set()
-    prepared = prepare_commit(store, indexer.list_pack_blocks, contents, None, plans)
-    indexer.commit_sack(prepared.commit)
-    return {plan.pack.id for plan in plans}
+            plans.append(encode_plan(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {})))
+    if plans:
+        indexer.commit_sack(prepare_commit(store, indexer.list_pack_blocks, contents, None, plans).commit)
+    return Expunged({encoded.plan.pack.id for encoded in plans}, numpy.concatenate(kept))

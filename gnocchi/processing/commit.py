@@ -50,6 +50,23 @@ class PackPlan(NamedTuple):
     sealed: dict[numpy.timedelta64, Buckets]
 
 
+class EncodedPlan(NamedTuple):
+    """A plan, the packs and heads that take its pack's place, and all sections to write.
+
+    bases, deltas : one (pack, whole head, section) for each pack that takes the place
+    blocks : of level 0, one for each granularity with sealed buckets
+    """
+
+    plan: PackPlan
+    bases: list[tuple[Pack, Head, Section]]
+    deltas: list[tuple[Pack, Head, Section]]
+    blocks: list[Section]
+
+    @property
+    def heirs(self) -> list[Pack]:
+        return [pack for pack, _, _ in (*self.bases, *self.deltas)]
+
+
 class Prepared(NamedTuple):
     """A commit whose objects are written, and the heads to remember once it has happened."""
 
@@ -57,35 +74,49 @@ class Prepared(NamedTuple):
     heads: list[tuple[Pack, Head]]
 
 
+def encode_plan(plan: PackPlan) -> EncodedPlan:
+    """Turn a plan into sections.  Pure: what fails here is this pack's fault alone."""
+    bases, deltas = [], []
+    for pack, head in _succeed(plan):
+        delta = select_metrics(head, head.changed)
+        if _fits_delta(pack, delta):
+            deltas.append((pack, head, make_head_section(KIND_DELTA, pack, delta)))
+        else:
+            head = head._replace(changed=numpy.zeros(len(head.ids), bool))
+            bases.append((pack, head, make_head_section(KIND_BASE, pack, head)))
+    blocks = [make_block_section(plan.pack, plan.head.ids, buckets, granularity, level=0)
+              for granularity, buckets in plan.sealed.items()]
+    return EncodedPlan(plan, bases, deltas, blocks)
+
+
 def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], contents: SackContents,
-                   checkpoint: dict[str, Any] | None, plans: Sequence[PackPlan]) -> Prepared:
+                   checkpoint: dict[str, Any] | None, plans: Sequence[EncodedPlan]) -> Prepared:
     """Write the objects of a commit and return what the index has to record.
 
     Until that is done nothing of it is visible, and nothing of it is ever deleted by this process:
     the commit may have happened although its answer was lost.
     """
     sack, sack_bits = contents.sack, contents.sack_bits
-    kept: list[tuple[Pack, Head]] = []
-    removed: list[Pack] = []
-    owners: dict[UUID, list[Pack]] = {}
-    for plan in plans:
-        successors = _succeed(plan)
-        owners[plan.pack.id] = [pack for pack, _ in successors]
-        kept += successors
-        if plan.pack.id not in {pack.id for pack, _ in successors}:
-            removed.append(plan.pack)
-    blocks = _write_blocks(store, sack, sack_bits, plans, owners)
-    heads = _write_heads(store, sack, sack_bits, kept)
-    garbage = _replaced_keys([plan.pack for plan in plans], [pack for pack, _ in heads])
-    for pack in removed:
-        stored = list_pack_blocks([pack.id]) if pack.base is not None else []
-        garbage.update(block.section.key for block in stored)
-        blocks += [replace(block, id=uuid4(), pack_id=heir.id) for block in stored for heir in owners[pack.id]]
+    owners = {encoded.plan.pack.id: encoded.heirs for encoded in plans}
+    blocks = _write_blocks(store, sack, sack_bits, plans)
+    heads = _write_heads(store, sack, sack_bits, plans)
+    packs = [encoded.plan.pack for encoded in plans]
+    garbage = _replaced_keys(packs, [pack for pack, _ in heads])
+    stored = {pack.id for pack in contents.packs}
+    removed = [pack for pack in packs if pack.id in stored and pack.id not in {heir.id for heir in owners[pack.id]}]
+    for block in list_pack_blocks([pack.id for pack in removed]) if removed else []:
+        garbage.add(block.section.key)
+        blocks += [replace(block, id=uuid4(), pack_id=heir.id) for heir in owners[block.pack_id]]
+    gone = {pack.id for pack in removed}
+    # Whoever has no heirs has no live metrics, and its parked measures are nobody's.
+    orphaned = [row for row in contents.parked if row.pack_id in gone]
+    garbage.update(row.section.key for row in orphaned)
     commit = SackCommit(
         sack=sack.number, sequence=sack.sequence, checkpoint=checkpoint,
-        packs=tuple(pack for pack, _ in heads),
-        packs_removed=tuple(pack.id for pack in removed if pack.base is not None),
-        blocks=tuple(blocks), blocks_removed=(), garbage=tuple(sorted(garbage)))
+        packs=tuple(pack for pack, _ in heads), packs_removed=tuple(pack.id for pack in removed),
+        blocks=tuple(blocks), blocks_removed=(), garbage=tuple(sorted(garbage)),
+        parked=tuple(replace(row, id=uuid4(), pack_id=heir.id) for row in orphaned for heir in owners[row.pack_id]),
+        parked_removed=tuple(row.id for row in orphaned))
     return Prepared(commit, heads)
 
 
@@ -98,27 +129,20 @@ def _succeed(plan: PackPlan) -> list[tuple[Pack, Head]]:
     return [(pack, head) for pack, head in pack_rules.split(plan.pack, plan.head) if len(head.ids)]
 
 
-def _write_heads(store: Store, sack: Sack, sack_bits: int, kept: list[tuple[Pack, Head]]) -> list[tuple[Pack, Head]]:
+def _write_heads(store: Store, sack: Sack, sack_bits: int, plans: Sequence[EncodedPlan]) -> list[tuple[Pack, Head]]:
     """Write heads, and return the packs that name them and the heads as a reader will find them.
 
     Bases and deltas lie in objects of their own, for a base is kept while delta follows delta.
     """
     written: list[tuple[Pack, Head]] = []
-    bases, deltas = [], []
-    for pack, head in kept:
-        delta = select_metrics(head, head.changed)
-        if _fits_delta(pack, delta):
-            deltas.append((pack, head, delta))
-        else:
-            bases.append((pack, head._replace(changed=numpy.zeros(len(head.ids), bool))))
+    bases = [base for encoded in plans for base in encoded.bases]
+    deltas = [delta for encoded in plans for delta in encoded.deltas]
     if bases:
-        refs = store.write_sections(sack_bits, sack.number, "base", sack.sequence + 1,
-                                    [_make_section(KIND_BASE, pack, head) for pack, head in bases])
+        refs = store.write_sections(sack_bits, sack.number, "base", sack.sequence + 1, [s for _, _, s in bases])
         written += [(replace(pack, base=ref, delta=None, metrics=len(head.ids), bytes=ref.length), head)
-                    for (pack, head), ref in zip(bases, refs, strict=True)]
+                    for (pack, head, _), ref in zip(bases, refs, strict=True)]
     if deltas:
-        refs = store.write_sections(sack_bits, sack.number, "delta", sack.sequence + 1,
-                                    [_make_section(KIND_DELTA, pack, delta) for pack, _, delta in deltas])
+        refs = store.write_sections(sack_bits, sack.number, "delta", sack.sequence + 1, [s for _, _, s in deltas])
         written += [(replace(pack, delta=ref, metrics=len(head.ids), bytes=encoded_size(head)), head)
                     for (pack, head, _), ref in zip(deltas, refs, strict=True)]
     return written
@@ -129,7 +153,8 @@ def _fits_delta(pack: Pack, delta: Head) -> bool:
     return pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length
 
 
-def _make_section(kind: int, pack: Pack, head: Head) -> Section:
+def make_head_section(kind: int, pack: Pack, head: Head) -> Section:
+    """Encode a base, or as a delta the metrics of a head that changed."""
     return Section(kind, pack.policy_id, pack.bits, pack.low, encode_head(head), rows=len(head.ids))
 
 
@@ -140,19 +165,14 @@ def _replaced_keys(before: Sequence[Pack], after: Sequence[Pack]) -> set[str]:
     return {ref.key for ref in refs if ref is not None and ref not in still}
 
 
-def _write_blocks(store: Store, sack: Sack, sack_bits: int, plans: Sequence[PackPlan],
-                  owners: dict[UUID, list[Pack]]) -> list[Block]:
+def _write_blocks(store: Store, sack: Sack, sack_bits: int, plans: Sequence[EncodedPlan]) -> list[Block]:
     """Write all sealed buckets as one object: apart from heads, which are replaced much sooner."""
-    sections, parents = [], []
-    for plan in plans:
-        for granularity, buckets in plan.sealed.items():
-            sections.append(make_block_section(plan.pack, plan.head.ids, buckets, granularity, level=0))
-            parents.append(plan.pack.id)
+    sections = [(section, encoded.heirs) for encoded in plans for section in encoded.blocks]
     if not sections:
         return []
-    refs = store.write_sections(sack_bits, sack.number, "block", sack.sequence + 1, sections)
-    return [Block(uuid4(), pack.id, ref, s.granularity, s.level, s.first, s.last, s.rows)
-            for s, ref, parent in zip(sections, refs, parents, strict=True) for pack in owners[parent]]
+    refs = store.write_sections(sack_bits, sack.number, "block", sack.sequence + 1, [s for s, _ in sections])
+    return [Block(uuid4(), heir.id, ref, s.granularity, s.level, s.first, s.last, s.rows)
+            for (s, heirs), ref in zip(sections, refs, strict=True) for heir in heirs]
 
 
 def make_block_section(pack: Pack, ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timedelta64,

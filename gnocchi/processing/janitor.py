@@ -1,4 +1,5 @@
-"""Clean-up: deleted metrics leave storage, blocks are merged, objects that no row names go, read backlog is freed.
+"""Clean-up: parked measures are tried again, deleted metrics leave storage, blocks are merged, objects that no row
+names go, read backlog is freed.
 
 The janitor joins no ring.  It takes each sack's lock without waiting: a busy sack has its turn in the
 next round.
@@ -14,7 +15,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.catalogue import Sack
-from gnocchi.exceptions import CommitLost, CorruptedData
+from gnocchi.exceptions import CommitLost
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer import MetricPolicy
 from gnocchi.indexer.sqlalchemy import Indexer
@@ -22,6 +23,8 @@ from gnocchi.processing.aggregate import expunge_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.merge import merge_sack
 from gnocchi.processing.orphans import collect_orphans
+from gnocchi.processing.parking import Unprocessable, utcnow
+from gnocchi.processing.replay import is_due, replay_pack
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Janitor:
 
     def clean_up(self) -> CleanedUp:
         """Run one round.  Raises BackendUnavailable; what was done until then stays done."""
+        self._retry_parked()
         metrics = self._expunge_metrics()
         sacks = self._indexer.list_sacks()
         blocks = self._merge_blocks(sacks)
@@ -91,6 +95,32 @@ class Janitor:
         self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
         self._round += 1
         return CleanedUp(metrics, blocks, objects)
+
+    def _retry_parked(self) -> None:
+        now = utcnow()
+        due = {(row.sack, row.pack_id) for row in self._indexer.list_parked() if is_due(row, now)}
+        sacks = self._indexer.count_sacks() if due else 0
+        for number, pack_id in sorted(due):
+            if self._stopped():
+                break
+            with self._coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
+                if held:
+                    self._retry_pack(number, pack_id)
+
+    def _retry_pack(self, number: int, pack_id: uuid.UUID) -> None:
+        """Take parked measures until none are left; the commits of a stopped janitor count."""
+        try:
+            complete = False
+            while not complete and not self._stopped():
+                measures, refused, complete = replay_pack(number, pack_id, self._indexer, self._store)
+                LOG.info("Aggregated %d parked measures of pack %s, %d of them were refused",
+                         measures, pack_id, refused.total())
+        except CommitLost as e:
+            LOG.warning("Unable to take the parked measures of pack %s, which is tried again: %s", pack_id, e)
+        except Unprocessable as e:
+            self._indexer.count_parked_attempt(pack_id)
+            LOG.error("Pack %s of sack %d still cannot be processed, and its measures stay parked: %s",
+                      pack_id, number, e, exc_info=e.__cause__)
 
     def _expunge_metrics(self) -> int:
         sacks = self._indexer.count_sacks()
@@ -106,25 +136,26 @@ class Janitor:
             if self._stopped():
                 break
             with self._coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
-                if held and self._expunge_sack(number, metrics):
-                    expunged += len(metrics)
+                if held:
+                    expunged += self._expunge_sack(number, metrics)
         return expunged
 
-    def _expunge_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> bool:
+    def _expunge_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> int:
         ids_by_policy: dict[uuid.UUID, list[uuid.UUID]] = {}
         for metric in metrics:
             ids_by_policy.setdefault(metric.policy_id, []).append(metric.id)
         packed: dict[uuid.UUID, numpy.ndarray] = {
             policy: metric_ids.pack_ids(ids) for policy, ids in ids_by_policy.items()}
         try:
-            touched = expunge_sack(number, packed, self._indexer, self._store)
-        except (CommitLost, CorruptedData) as e:
+            touched, kept = expunge_sack(number, packed, self._indexer, self._store)
+        except CommitLost as e:
             LOG.warning("Unable to expunge %d metrics of sack %d from storage, which is tried again: %s",
                         len(metrics), number, e)
-            return False
+            return 0
         self._suspects.setdefault(number, set()).update(touched)
-        self._indexer.expunge_metrics([metric.id for metric in metrics])
-        return True
+        gone = {metric.id for metric in metrics} - set(metric_ids.unpack_ids(kept))
+        self._indexer.expunge_metrics(sorted(gone))
+        return len(gone)
 
     def _merge_blocks(self, sacks: Sequence[Sack]) -> int:
         # From a place of its own on, so that the janitors of several hosts do not follow each other.
@@ -144,12 +175,13 @@ class Janitor:
         """Merge until nothing is left to merge; the commits of a stopped janitor count."""
         suspects = None if search else self._suspects.get(number, set())
         removed = 0
+        damaged: set[uuid.UUID] = set()
         try:
-            while merged := merge_sack(number, self._indexer, self._store, suspects).removed:
+            while merged := merge_sack(number, self._indexer, self._store, suspects, damaged).removed:
                 removed += merged
                 if self._stopped():
                     return removed
-        except (CommitLost, CorruptedData) as e:
+        except CommitLost as e:
             LOG.warning("Unable to merge blocks of sack %d, which is tried again: %s", number, e)
             return removed
         self._suspects.pop(number, None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ LOG = logging.getLogger(__name__)
 
 GROUP = b"gnocchi-processing"
 
+#: Beginning of the names of counters of measures that were not stored; the reason follows.
+REFUSED = "refused measures: "
+
 
 class MembersReport(NamedTuple):
     """processors : names of the workers, or None when the coordination service keeps no groups
@@ -23,6 +27,14 @@ class MembersReport(NamedTuple):
 
     processors: list[str] | None
     statistics: dict[str, dict[str, float]]
+
+    def sum_refused(self) -> dict[str, int]:
+        """Return how many measures the workers of now did not store since they were started, by reason."""
+        totals: Counter[str] = Counter()
+        for counters in self.statistics.values():
+            totals.update({name.removeprefix(REFUSED): int(value) for name, value in counters.items()
+                           if name.startswith(REFUSED)})
+        return dict(totals)
 
 
 def report_members(coordinator: Coordinator) -> MembersReport:

@@ -1,19 +1,25 @@
 """Keeping blocks few and free of dead rows, one sack at a time."""
 
-from collections.abc import Collection, Iterator, Sequence
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import numpy
 
 from gnocchi.carbonara.grouping import span_ns
-from gnocchi.catalogue import Block, Pack, SackCommit, SackContents
+from gnocchi.catalogue import Block, Pack, Sack, SackCommit, SackContents
+from gnocchi.exceptions import CorruptedData
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.commit import make_block_section, snapshot
 from gnocchi.storage.head import Head
 from gnocchi.storage.merge import DEAD_SHARE_MAX, MergePlan, Rows, count_dead, find_alive, join_rows, plan_levels
 from gnocchi.storage.sections import Section
 from gnocchi.storage.store import Store
+
+LOG = logging.getLogger(__name__)
 
 #: Rows read for one commit, unless a single merge has more: a lock is held for so long.
 ROWS_PER_COMMIT = 1 << 20
@@ -35,28 +41,42 @@ class _Group(NamedTuple):
     blocks: list[Block]
 
 
-def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection[UUID] | None = ()) -> Merged:
+def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection[UUID] | None = (),
+               damaged: set[UUID] | None = None) -> Merged:
     """Merge small blocks of a sack, drop rows that nobody can read, and commit; at most `ROWS_PER_COMMIT` rows.
 
     Parameters
     ----------
     suspects : ids of packs some of whose metrics were deleted, None: any may be one
         Of other packs, only blocks with rows past their timespan are looked at: opening all of them costs.
+    damaged : set of ids of blocks, and of packs whose head it is, that are left alone
+        Those found damaged are added, and logged then.  A block that cannot be read stays as it is.
 
-    To be called under the sack's lock.  Raises CommitLost, CorruptedData, BackendUnavailable: then
-    nothing has changed.
+    To be called under the sack's lock.  Raises CommitLost, BackendUnavailable: then nothing has changed.
     """
+    damaged = set() if damaged is None else damaged
+    while True:
+        known = len(damaged)
+        merged = _merge_once(number, indexer, store, suspects, damaged)
+        if merged.removed or len(damaged) == known:
+            return merged
+
+
+def _merge_once(number: int, indexer: Indexer, store: Store, suspects: Collection[UUID] | None,
+                damaged: set[UUID]) -> Merged:
     contents = indexer.get_sack_contents(number)
     sack = contents.sack
     removed: list[Block] = []
     sections: list[tuple[Section, UUID]] = []
     rows = 0
-    with snapshot(indexer, sack):
-        for group, head, plan in _plan_sack(contents, indexer, store, suspects):
-            if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
-                break
+    reading = functools.partial(_reading, indexer, sack)
+    groups = _list_groups(contents, indexer.list_sack_blocks(number), damaged)
+    for group, head, plan in _plan_groups(groups, store, suspects, damaged, reading):
+        if rows and rows + sum(block.rows for block in plan.blocks) > ROWS_PER_COMMIT:
+            break
+        with _leaving_alone(damaged):
+            section = _merge(store, group, head, plan, reading)
             rows += sum(block.rows for block in plan.blocks)
-            section = _merge(store, group, head, plan)
             removed += plan.blocks
             if section is not None:
                 sections.append((section, group.pack.id))
@@ -70,25 +90,66 @@ def merge_sack(number: int, indexer: Indexer, store: Store, suspects: Collection
     return Merged(len(removed), len(blocks))
 
 
-def _plan_sack(contents: SackContents, indexer: Indexer, store: Store,
-               suspects: Collection[UUID] | None) -> Iterator[tuple[_Group, Head, MergePlan]]:
-    for group in _list_groups(contents, indexer):
+class _Damaged(Exception):
+    """A head or block cannot be read."""
+
+    def __init__(self, id: UUID, what: str, error: Exception) -> None:
+        super().__init__(f"{what} {id} cannot be read: {error}")
+        self.id = id
+
+
+#: Makes the context in which a head or block, named by what and which it is, is read.
+_Reading = Callable[[str, UUID], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def _reading(indexer: Indexer, sack: Sack, what: str, id: UUID) -> Iterator[None]:
+    try:
+        with snapshot(indexer, sack):
+            yield
+    except CorruptedData as e:
+        raise _Damaged(id, what, e) from e
+
+
+@contextlib.contextmanager
+def _leaving_alone(damaged: set[UUID]) -> Iterator[None]:
+    """Note what turns out to be damaged, and go on behind: nothing of the work inside has happened."""
+    try:
+        yield
+    except _Damaged as e:
+        damaged.add(e.id)
+        LOG.error("%s; it is not merged", e)
+
+
+def _plan_groups(groups: Sequence[_Group], store: Store, suspects: Collection[UUID] | None, damaged: set[UUID],
+                 reading: _Reading) -> Iterator[tuple[_Group, Head, MergePlan]]:
+    for group in groups:
+        if group.pack.id in damaged:
+            continue
         suspected = suspects is None or group.pack.id in suspects
         aged = [block for block in group.blocks if suspected or _may_be_aged(block, group)]
-        head = store.read_head(group.pack)
-        dying = [block for block in aged if _is_dying(store, group, head, block)]
+        dying = []
+        with _leaving_alone(damaged), reading("The head of pack", group.pack.id):
+            head = store.read_head(group.pack)
+            for block in aged:
+                with _leaving_alone(damaged), reading("Block", block.id):
+                    if _is_dying(store, group, head, block):
+                        dying.append(block)
+        if group.pack.id in damaged:
+            continue
         for block in dying:
             yield group, head, MergePlan((block,), block.level)
-        gone = {block.id for block in dying}
+        gone = damaged | {block.id for block in dying}
         for plan in plan_levels([block for block in group.blocks if block.id not in gone]):
             yield group, head, plan
 
 
-def _list_groups(contents: SackContents, indexer: Indexer) -> list[_Group]:
+def _list_groups(contents: SackContents, stored: Sequence[Block], damaged: set[UUID]) -> list[_Group]:
     packs = {pack.id: pack for pack in contents.packs}
     by_group: dict[tuple[UUID, int], list[Block]] = {}
-    for block in indexer.list_sack_blocks(contents.sack.number):
-        by_group.setdefault((block.pack_id, block.granularity), []).append(block)
+    for block in stored:
+        if block.id not in damaged:
+            by_group.setdefault((block.pack_id, block.granularity), []).append(block)
     groups = []
     for (pack_id, granularity), blocks in by_group.items():
         if pack_id in packs:    # Else somebody commits without our lock: ours will be lost.
@@ -109,11 +170,12 @@ def _is_dying(store: Store, group: _Group, head: Head, block: Block) -> bool:
     return dead > block.rows * DEAD_SHARE_MAX
 
 
-def _merge(store: Store, group: _Group, head: Head, plan: MergePlan) -> Section | None:
+def _merge(store: Store, group: _Group, head: Head, plan: MergePlan, reading: _Reading) -> Section | None:
     """Read the blocks of a plan and return what is alive of them, as one block; None if nothing is."""
     tables, parts = [], []
     for block in plan.blocks:
-        directory, rows = store.read_block(block)
+        with reading("Block", block.id):
+            directory, rows = store.read_block(block)
         alive = find_alive(head, directory.ids, rows.metrics, rows.times, group.granularity, group.timespan)
         tables.append(directory.ids)
         parts.append(_select_rows(rows, alive))

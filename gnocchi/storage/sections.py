@@ -29,12 +29,13 @@ _KEY = re.compile(r"sack/[0-9]+-[0-9]+/[a-z]+-([0-9]+)-[0-9a-f]{16}")
 KIND_BASE = 1
 KIND_BLOCK = 2
 KIND_DELTA = 3
+KIND_PARKED = 4
 
 
 class Section(NamedTuple):
     """A section and what the catalogue will say of it.
 
-    rows : metrics of a head, buckets of a block
+    rows : metrics of a head, buckets of a block, measures that are parked
     granularity, first, last : int ns; 0 for heads
     """
 

@@ -1,14 +1,20 @@
 """`/v1/status`."""
 
+import itertools
+import uuid
 from typing import Any
 
 import pecan
 
 from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import BacklogReport
+from gnocchi.indexer import Parked
 from gnocchi.processing.members import MembersReport, report_members
 from gnocchi.rest import arguments, errors
 from gnocchi.rest.request import Request
+
+#: Damaged packs that are listed one by one.
+PACKS_MAX = 100
 
 
 class StatusController:
@@ -19,20 +25,41 @@ class StatusController:
         details = arguments.read_bool(request, "details", default=True)
         try:
             backlog = _report_backlog(request, details)
+            damage = _report_damage(request, details)
         except BackendUnavailable as e:
             raise errors.RequestError(503, f"Unable to generate status. Please retry. {e}") from e
         members = _report_members(request)
         storage: dict[str, Any] = {"summary": {"metrics": backlog.metrics, "measures": backlog.bundles}}
         if backlog.bundles_by_metric is not None:
             storage["measures_to_process"] = backlog.bundles_by_metric
-        return {"storage": storage,
-                "metricd": {"processors": members.processors, "statistics": members.statistics}}
+        status = {"storage": storage,
+                  "metricd": {"processors": members.processors, "statistics": members.statistics},
+                  "damage": damage}
+        if details:
+            status["refused_measures"] = members.sum_refused()
+        return status
 
 
 def _report_backlog(request: Request, details: bool) -> BacklogReport:
     services = request.services
     checkpoints = {sack.number: sack.checkpoint for sack in services.indexer.list_sacks()}
     return services.incoming.report_backlog(checkpoints, details)
+
+
+def _report_damage(request: Request, details: bool) -> dict[str, Any]:
+    """Packs that cannot be read or processed, told by the measures that are parked for them."""
+    by_pack: dict[uuid.UUID, list[Parked]] = {}
+    for row in request.services.indexer.list_parked():
+        by_pack.setdefault(row.pack_id, []).append(row)
+    damage: dict[str, Any] = {"packs": len(by_pack),
+                              "parked_measures": sum(row.measures for rows in by_pack.values() for row in rows)}
+    if details:
+        damage["parked"] = [
+            {"pack": str(pack_id), "sack": rows[0].sack, "measures": sum(row.measures for row in rows),
+             "since": f"{min(row.parked_at for row in rows).isoformat()}+00:00",
+             "attempts": max(row.attempts for row in rows), "reason": rows[0].reason}
+            for pack_id, rows in itertools.islice(sorted(by_pack.items()), PACKS_MAX)]
+    return damage
 
 
 def _report_members(request: Request) -> MembersReport:
