@@ -10,6 +10,7 @@ import http.client
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -34,6 +35,16 @@ WORKERS_MAX = 4
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
+
+#: Connections that one process keeps open, idle ones too; others wait to be accepted.
+CONNECTIONS_MAX = 4096
+
+#: Files that are worth asking for.
+FILES_MAX = 1 << 16
+
+#: Threads of one process: one for each request, so that clients that are slow to send a body keep nobody from work.
+#: How many of them work at once is [api] threads (gnocchi.rest.turns).
+THREADS_MAX = 512
 
 #: Seconds that requests under way get at a stop.
 GRACE_S = 60
@@ -101,12 +112,22 @@ def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
     host = find_address(conf.host or conf.api.host, port)
     server = Server(
         "gnocchi.wsgi.api:application", address=host, port=port, interface=Interfaces.WSGI,
-        workers=conf.api.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX), blocking_threads=conf.api.threads,
-        backlog=BACKLOG, log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
+        workers=conf.api.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX), blocking_threads=THREADS_MAX,
+        backlog=BACKLOG, backpressure=min(CONNECTIONS_MAX, raise_files_limit() // 2),
+        log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
         workers_kill_timeout=GRACE_S, process_name=f"gnocchi-api: {host}:{port}")
     backends.preload(conf)
     LOG.info("Listening on %s port %d", host, port)
     server.serve(target_loader=functools.partial(load_worker, tuple(argv), host, port), wrap_loader=False)
+
+
+def raise_files_limit() -> int:
+    """Let this process and its children open as many files as they may, and return the number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        soft = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, max(soft, FILES_MAX))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return FILES_MAX if soft == resource.RLIM_INFINITY else soft
 
 
 def find_address(host: str, port: int) -> str:

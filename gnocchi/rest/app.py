@@ -19,6 +19,7 @@ from gnocchi.processing.locks import Coordinator
 from gnocchi.rest import policies, routing
 from gnocchi.rest.auth import AuthHelper
 from gnocchi.rest.policy import PolicyEnforcer
+from gnocchi.rest.turns import Turns
 from gnocchi.storage.store import Store
 
 PACKAGED_PASTE_CONFIG = os.path.join(os.path.dirname(__file__), "api-paste.ini")
@@ -43,6 +44,7 @@ class Services:
     def __init__(self, conf: cfg.ConfigOpts, backends: Backends) -> None:
         self.conf = conf
         self.backends = backends
+        self.turns = Turns(conf.api.threads)
         self.policy = PolicyEnforcer(conf)
         self.healthcheck = healthcheck.Healthcheck(webob.exc.HTTPNotFound(), conf)
         self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
@@ -79,7 +81,8 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable
 
     def with_services(environ, start_response):
         environ["gnocchi.services"] = services
-        return pipeline(environ, start_response)
+        with services.turns:
+            return pipeline(environ, start_response)
 
     app = _cors_when_asked_for(with_services, conf)
     return ProxyHeaders(app, conf) if conf.api.enable_proxy_headers_parsing else app

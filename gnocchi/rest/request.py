@@ -1,11 +1,14 @@
 """The request as handlers see it, in `pecan.request`."""
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pecan.core
 from webob import multidict
 
 from gnocchi.rest import errors, json, schemas
+from gnocchi.rest.turns import LARGE_BODY_BYTES
 
 JSON = "application/json"
 
@@ -52,25 +55,31 @@ class Request(pecan.core.Request):
         if self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != media_type:
             raise errors.RequestError(415)
         limit = self.services.conf.api.max_body_size
-        source = self.environ["wsgi.input"]
         length = self.environ.get("CONTENT_LENGTH")
-        if length:
-            size = int(length) if length.isascii() and length.isdigit() else -1
+        turns = self.services.turns
+        with contextlib.ExitStack() as stack, turns.aside():
+            if not length:
+                return self._read_chunked(limit, lambda: stack.enter_context(turns.large_body()))
+            size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else -1
             if size < 0:
                 raise errors.RequestError(400, "Content-Length is not a number of bytes")
             if size > limit:
                 raise too_large(limit)
-            body = source.read(size)
+            if size > LARGE_BODY_BYTES:
+                stack.enter_context(turns.large_body())
+            body = self.environ["wsgi.input"].read(size)
             if len(body) < size:
                 raise json.undecodable(f"only {len(body)} of {size} bytes arrived")
             return body
-        return self._read_chunked(source, limit)
 
-    def _read_chunked(self, source, limit: int) -> bytes:
+    def _read_chunked(self, limit: int, begin_large: Callable[[], None]) -> bytes:
         terminated = self.environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in self.environ
+        source = self.environ["wsgi.input"]
         pieces: list[bytes] = []
         size = 0
         while terminated and (piece := source.read(PIECE_BYTES)):
+            if size <= LARGE_BODY_BYTES < size + len(piece):
+                begin_large()
             size += len(piece)
             if size > limit:
                 raise too_large(limit)
@@ -82,7 +91,9 @@ class Request(pecan.core.Request):
 
         Raises errors.RequestError 415, 413 or 400.
         """
-        value = json.loads(self.read_body(media_type))
+        body = self.read_body(media_type)
+        with self.services.turns.decoding(len(body)):
+            value = json.loads(body)
         return value if schema is None else schemas.validate(schema, value)
 
 

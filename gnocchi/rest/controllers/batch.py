@@ -19,7 +19,9 @@ class MetricsMeasuresController:
     @pecan.expose("json")
     def post(self) -> None:
         request = pecan.request
-        batch = measures.decode_batch(request.read_body())
+        body = request.read_body()
+        with request.services.turns.decoding(len(body)):
+            batch = measures.decode_batch(body)
         wanted = numpy.unique(batch.metric_ids)
         names = request.services.policy.names_in(POST)
         if names is not None and names <= formats.CREATOR_KEYS:

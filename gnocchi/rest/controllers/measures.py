@@ -80,4 +80,7 @@ class MeasuresController:
     def post(self, metric: Metric) -> None:
         request = pecan.request
         request.enforce("post measures", formats.metric_target(metric))
-        accept_measures(request, pecan.response, measures.decode_measures(request.read_body(), metric.id))
+        body = request.read_body()
+        with request.services.turns.decoding(len(body)):
+            batch = measures.decode_measures(body, metric.id)
+        accept_measures(request, pecan.response, batch)

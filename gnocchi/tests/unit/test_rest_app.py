@@ -91,6 +91,7 @@ def test_doubled_slashes_do_not_count(make_app, path):
     (b'{"a": "\\ud800"}', None),
     (b'{"a": "\xed\xa0\x80"}', None),
     ('{"a": "\\ud800"}'.encode("utf-16"), None),
+    (b"[" + b"[]," * 400_000 + b"[]]", "a list or object for less than each 24 bytes"),
 ])
 def test_body_that_is_not_json_is_400(make_app, body, reason):
     """Never a 500, whatever the bytes."""

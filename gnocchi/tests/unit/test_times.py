@@ -59,7 +59,8 @@ def test_parse_timestamp(value, expected):
     "", "  ", "NaT", "nan", "inf", "-inf", math.nan, math.inf, 9223372037, 10**400, 1e300, "foobar", "2015-13-01",
     "2015-02-30", "2600-01-01", "2262-04-11T23:47:16.854775808", "9999-12-31T23:59:59", "2015-01-01T25:00:00",
     "2015-01-01T00:00:00+24:00", "2015-01T10", "2015-01-01T10.5", "1 month", "300 years", "9" * 30 + " weeks",
-    "2020-01-01T12:00:0Z", "２０１５-01-01", "9" * 1_100_000 + " s", "1 w" + " " * 100_000 + "x", None, True, [], {}, b"2015-01-01"])
+    "2020-01-01T12:00:0Z", "２０１５-01-01", "9" * 1_100_000 + " s", "1 w" + " " * 100_000 + "x", None, True, [],
+    {}, b"2015-01-01"])
 def test_parse_timestamp_unreadable(value):
     """What cannot be an instant is refused; nothing becomes NaT or wraps."""
     with pytest.raises(ValueError, match="^Unable to convert timestamps$"):

@@ -1,0 +1,78 @@
+"""Who may work: what slow and heavy requests may take from the others.
+
+A thread is cheap while it waits for a client, so a process has many; what they do in earnest takes turns.
+"""
+
+import contextlib
+import gc
+import threading
+from collections.abc import Iterator
+
+from gnocchi.rest import errors
+
+#: Bodies above this are large.
+LARGE_BODY_BYTES = 1 << 20
+
+#: Large bodies that one process reads at once; each may be held in memory up to `[api] max_body_size`.
+LARGE_BODIES = 4
+
+#: How long a request waits for its turn to send a large body, in seconds.
+LARGE_BODY_WAIT_S = 30.0
+
+
+class Turns:
+    """The turns of one process.
+
+    Parameters
+    ----------
+    count : int
+        Requests that work at once.  A request that waits for its client does not count.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._working = threading.Semaphore(count)
+        self._large = threading.Semaphore(LARGE_BODIES)
+        self._decoding = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._working.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._working.release()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let others work while this request waits for its client."""
+        self._working.release()
+        try:
+            yield
+        finally:
+            self._working.acquire()
+
+    @contextlib.contextmanager
+    def large_body(self) -> Iterator[None]:
+        """Read a large body.  Raises errors.RequestError 503 when clients of others take too long."""
+        if not self._large.acquire(timeout=LARGE_BODY_WAIT_S):
+            raise errors.RequestError(503, "Too many large requests at once. Please try again.")
+        try:
+            yield
+        finally:
+            self._large.release()
+
+    @contextlib.contextmanager
+    def decoding(self, size: int) -> Iterator[None]:
+        """Decode a body of `size` bytes; large ones alone.
+
+        What they become takes up to 30 times their bytes; two at once would not be faster, for decoders keep the
+        interpreter's lock.  No garbage is collected meanwhile: going through millions of new objects again and again
+        takes four times as long as making them.
+        """
+        if size <= LARGE_BODY_BYTES:
+            yield
+            return
+        with self._decoding:
+            gc.disable()
+            try:
+                yield
+            finally:
+                gc.enable()
