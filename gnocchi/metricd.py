@@ -128,6 +128,8 @@ class Processor(Job):
         #: Measures not stored, by reason, since the last line about it.
         self._refused: Counter[str] = Counter()
         self._next_refused_log = 0.0
+        self._published: Counter[str] = Counter()
+        self._next_publication = 0.0
         self._busy_s = 0.0
 
     @property
@@ -143,6 +145,7 @@ class Processor(Job):
         """
         now = time.monotonic()
         self._report_refused(now)
+        self._publish(now)
         position = self._backends.incoming.get_position()
         due = now >= self._next_scan
         if position == self._position and (self._drained or not due):
@@ -164,8 +167,6 @@ class Processor(Job):
             if self._stop.is_set():
                 return
             self._process(number, len(checkpoints))
-        if due and self._membership is not None:
-            self._membership.publish({**self.counters, "processing time": round(self._busy_s, 3)})
 
     def _report_refused(self, now: float) -> None:
         """Tell of measures that were not stored, once a minute at most."""
@@ -174,6 +175,14 @@ class Processor(Job):
                 f"{measures} {reason}" for reason, measures in sorted(self._refused.items()) if measures))
             self._refused.clear()
             self._next_refused_log = now + REFUSED_LOG_S
+
+    def _publish(self, now: float) -> None:
+        """Show the counters in `/v1/status` when they have changed, once per processing delay at most."""
+        if self._membership is None or now < self._next_publication or self.counters == self._published:
+            return
+        self._next_publication = now + self._conf.metricd.metric_processing_delay
+        self._membership.publish({**self.counters, "processing time": round(self._busy_s, 3)})
+        self._published = self.counters.copy()
 
     def _call_roll(self, sacks: int) -> Schedule:
         """Return the schedule, brought up to date with who works, once per processing delay."""
