@@ -92,6 +92,8 @@ def standalone() -> int:
 
 def make_data_dir(path: str) -> None:
     """Make the data directory and check that files can be made in it.  Raises InvalidConfiguration."""
+    if not path.isprintable() or "?" in path or "$" in path:    # which configuration files and URLs read otherwise
+        raise InvalidConfiguration(f"The data directory {path!r} must not have `?', `$' or control characters in it")
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -103,7 +105,7 @@ def make_data_dir(path: str) -> None:
 def write_config(data_dir: str) -> str:
     """Write the configuration for a data directory into it; return the file's path."""
     path = os.path.join(data_dir, "gnocchi.conf")
-    text = CONFIG.format(data_dir=data_dir.replace("$", "$$"))
+    text = CONFIG.format(data_dir=data_dir)
     try:
         with tempfile.NamedTemporaryFile("w", dir=data_dir, delete=False) as file:
             file.write(text)

@@ -6,6 +6,7 @@ A thread is cheap while it waits for a client, so a process has many; what they 
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Iterator
 
 from gnocchi.rest import errors
@@ -31,6 +32,7 @@ class Turns:
 
     def __init__(self, count: int) -> None:
         self._working = threading.Semaphore(count)
+        self._refreshing = threading.Semaphore(max(1, count // 2))
         self._large = threading.Semaphore(LARGE_BODIES)
         self._decoding = threading.Lock()
 
@@ -48,6 +50,22 @@ class Turns:
             yield
         finally:
             self._working.acquire()
+
+    @contextlib.contextmanager
+    def refreshing(self, timeout_s: float) -> Iterator[float]:
+        """Aggregate what is pending, which may wait for the locks of sacks; yields the seconds that are left for it.
+
+        Those who refresh take turns of their own, so that a worker that hangs with a sack stalls nobody else.
+        Raises errors.RequestError 503 when the time is over before one is free.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self.aside():
+            if not self._refreshing.acquire(timeout=timeout_s):
+                raise errors.RequestError(503, "Unable to refresh: too many other requests do. Please try again.")
+            try:
+                yield max(0.0, deadline - time.monotonic())
+            finally:
+                self._refreshing.release()
 
     @contextlib.contextmanager
     def large_body(self) -> Iterator[None]:

@@ -28,8 +28,9 @@ def refresh_metric(request: Request, metric: Metric) -> None:
     services = request.services
     sack = metric_ids.sack_numbers(metric_ids.pack_ids([metric.id]), services.indexer.count_sacks())
     try:
-        refresh_sacks(sack.tolist(), services.incoming, services.indexer, services.store,
-                      lambda: services.coordinator, services.conf.api.operation_timeout)
+        with services.turns.refreshing(services.conf.api.operation_timeout) as timeout_s:
+            refresh_sacks(sack.tolist(), services.incoming, services.indexer, services.store,
+                          lambda: services.coordinator, timeout_s)
     except SackLocked as e:
         raise errors.RequestError(
             503, f"Unable to refresh metric: {metric.id}. Metric is locked. Please try again.") from e

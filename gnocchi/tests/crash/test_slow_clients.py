@@ -3,11 +3,19 @@
 import contextlib
 import resource
 import socket
+import time
+import uuid
 
 import pytest
 
-from gnocchi.tests.crash.service import Client, Service
+from gnocchi import metric_ids
+from gnocchi.processing.locks import lock_name, sack_name
+from gnocchi.tests.crash.service import DEADLINE_S, Client, Service
 
+SACKS = 4
+
+#: Longer than any client waits.
+REFRESH_S = 1000
 SLOW_CLIENTS = 60
 IDLE_CLIENTS = 1500
 
@@ -27,9 +35,9 @@ UNENDING = {
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """Two threads in each of two processes work at once."""
-    service = Service(tmp_path_factory.mktemp("slow"), {"api": {"threads": 2}})
+    service = Service(tmp_path_factory.mktemp("slow"), {"api": {"threads": 2, "operation_timeout": REFRESH_S}})
     try:
-        service.upgrade()
+        service.upgrade("--sacks-number", str(SACKS))
         service.start_all()
         service.connect().create_policy("plain", [{"granularity": 1, "points": 100}], ["mean"])
         yield service
@@ -84,3 +92,19 @@ def test_large_bodies_are_still_taken(service):
             client._connection.request("POST", f"/v1/metric/{metric}/measures", sent, client._headers)
             reply = client._connection.getresponse()
             assert (202, b"") == (reply.status, reply.read())
+
+
+def test_refreshes_of_a_locked_sack_stall_nobody(service):
+    """More of them than there are threads that work."""
+    client = service.connect()
+    metric, = client.create_metrics("plain", 1)
+    number = int(metric_ids.sack_numbers(metric_ids.pack_ids([uuid.UUID(metric)]), SACKS)[0])
+    path = f"/v1/metric/{metric}/measures?refresh=true"
+    begun = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic YWRtaW46\r\n\r\n"
+    name = sack_name(number, SACKS)
+    with service.backends.coordinator.wait_lock(lock_name(name), time.monotonic() + DEADLINE_S, name):
+        assert 202 == client.push(metric, [(1, 1.0)]).status
+        with unending(service, begun, SLOW_CLIENTS):
+            for _ in range(20):
+                client.create_metrics("plain", 1)
+    assert [[1.0, 1.0]] == [row[1:] for row in client.read(metric, refresh=True)]

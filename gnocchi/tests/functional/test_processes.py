@@ -390,6 +390,16 @@ def test_standalone_cannot_write(tmp_path):
     assert 1 == len(done.stdout.splitlines())
 
 
+@pytest.mark.parametrize("name", ["a?b", "a\nb", "a$$b"])
+def test_standalone_refuses_odd_directories(tmp_path, name):
+    """What the configuration file or the database's URL would read otherwise; `$$` is oslo.config's spelling of `$`."""
+    done = Deployment(tmp_path).run("gnocchi-standalone", "--data-dir", str(tmp_path / name))
+    assert 1 == done.returncode
+    assert done.stdout.startswith("gnocchi-standalone: The data directory ")
+    assert 1 == len(done.stdout.splitlines())
+    assert not list(tmp_path.glob("a*"))
+
+
 def test_pifpaf_starts_the_daemons(tmp_path):
     """With the very file that `pifpaf run gnocchi` writes, the lines it waits for appear."""
     deployment = Deployment(tmp_path)
