@@ -5,6 +5,7 @@ that SIGHUP, which replaces them one after the other, brings changes into effect
 """
 
 import contextlib
+import ctypes
 import functools
 import http.client
 import logging
@@ -46,8 +47,9 @@ FILES_MAX = 1 << 16
 #: How many of them work at once is [api] threads (gnocchi.rest.turns).
 THREADS_MAX = 512
 
-#: Seconds that requests under way get at a stop.
-GRACE_S = 60
+#: Seconds that requests under way get at a stop.  A connection that comes in just then would be served for as long as
+#: its client likes.
+GRACE_S = 20
 
 #: Seconds between the start of a worker's successor and its own end, at a reload.
 RELOAD_OVERLAP_S = 1.0
@@ -58,6 +60,8 @@ RESPAWN_PAUSE_S = 1.0
 #: How long a worker looks for its own first answer, and how often, in seconds.
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
+
+PR_SET_PDEATHSIG = 1
 
 CLI_OPTS = [
     cfg.HostAddressOpt("host", help="Address to listen on, in place of [api] host."),
@@ -149,23 +153,25 @@ def find_address(host: str, port: int) -> str:
 
 def load_worker(argv: Sequence[str], host: str, port: int) -> Callable:
     """Return the application; runs in each worker when it starts."""
+    end_with_master()
     started = time.monotonic()
     conf = service.prepare_service(argv, cli_opts=CLI_OPTS)
     application = app.load_app(conf)
     threading.Thread(target=tell_ready, args=(host, port, started), name="ready", daemon=True).start()
-    threading.Thread(target=end_with_master, name="master's end", daemon=True).start()
     return application
 
 
 def end_with_master() -> None:
-    """Stop this worker in order once its master is gone: as an orphan it would keep the port from the next one."""
+    """Let this worker die with its master: an orphan would go on serving and keep the port from the next master."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the server sets its own: the master's handlers, inherited, would swallow a stop.
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # Not SIGTERM: what is sent again and again until it is heeded can lock Granian up, and once may be too early.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     master = multiprocessing.parent_process()
-    if master is not None:
-        master.join()
-        LOG.warning("The master process has ended: stopping")
-        while True:    # until it is heeded: while a worker starts, it still has its master's handler
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(READY_POLL_S)
+    if master is not None and master.pid != os.getppid():
+        os._exit(1)    # it died before it could be watched
 
 
 def tell_ready(host: str, port: int, started: float) -> None:
