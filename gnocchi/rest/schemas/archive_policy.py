@@ -10,6 +10,10 @@ from gnocchi.rest.schemas import name, whole_number
 METHOD_NAMES = frozenset(METHODS) | {"*"} | {sign + method for sign in "+-" for method in METHODS}
 
 
+#: Granularities of a policy.  Each read without a granularity works on all of them: with 10,000 it took over a minute.
+ITEMS_MAX = 100
+
+
 def timespan(value):
     try:
         return times.parse_timespan(value)
@@ -21,7 +25,7 @@ DEFINITION = voluptuous.All([{
     "granularity": timespan,
     "timespan": timespan,
     "points": whole_number(1),
-}], voluptuous.Length(min=1))
+}], voluptuous.Length(min=1, max=ITEMS_MAX))
 
 #: `aggregation_methods` stays a list: edits apply in order.
 CREATE = voluptuous.Schema({
