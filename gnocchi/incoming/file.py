@@ -76,6 +76,7 @@ class FileDriver(IncomingDriver):
                  system: Any = os):
         self.directory = os.path.join(basepath, "incoming")
         self._sacks = sacks
+        self._system = system
         self._writer = JournalWriter(self.directory, sacks, durability == "fsync", journal_bytes_max,
                                      journal_age_s_max, system)
         #: Guards the indexes; never held while measures are read.
@@ -157,11 +158,11 @@ class FileDriver(IncomingDriver):
             exhausted = [name for name, index in indexes if index.exhausted]
             for name in exhausted:
                 with contextlib.suppress(FileNotFoundError):    # Another process was faster.
-                    os.unlink(self._indexes[name].path)
+                    self._system.unlink(self._indexes[name].path)
                 self._indexes.pop(name).close()
             self._delete_temporaries()
             if exhausted:
-                sync_directory(self.directory)
+                sync_directory(self.directory, self._system)
 
     def get_position(self) -> tuple[tuple[str, int], ...]:
         with self._reading, self._unavailable():
@@ -240,7 +241,7 @@ class FileDriver(IncomingDriver):
                 continue
             if time.time_ns() - made.stamp > _TEMPORARY_AGE_NS_MAX:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.directory, file_name))
+                    self._system.unlink(os.path.join(self.directory, file_name))
 
     # Reading ids, errors
 

@@ -153,7 +153,7 @@ class JournalWriter:
         except OSError as e:
             for leftover in (temporary, path):
                 with contextlib.suppress(OSError):    # What it tells is in `e`; the janitor removes leftovers.
-                    os.unlink(leftover)
+                    self._system.unlink(leftover)
             os.close(fd)
             raise BackendUnavailable(f"Cannot create a journal in {self._directory}: {e.strerror}") from e
 
