@@ -16,7 +16,7 @@ from gnocchi.common import drivers
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.locks import Coordinator
-from gnocchi.rest import policies, routing
+from gnocchi.rest import policies, request, routing
 from gnocchi.rest.auth import AuthHelper
 from gnocchi.rest.policy import PolicyEnforcer
 from gnocchi.rest.turns import Turns
@@ -82,7 +82,9 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable
     def with_services(environ, start_response):
         environ["gnocchi.services"] = services
         with services.turns:
-            return pipeline(environ, start_response)
+            reply = pipeline(environ, start_response)
+            request.finish_body(environ, services.turns)
+            return reply
 
     app = _cors_when_asked_for(with_services, conf)
     return ProxyHeaders(app, conf) if conf.api.enable_proxy_headers_parsing else app

@@ -8,7 +8,7 @@ import pecan.core
 from webob import multidict
 
 from gnocchi.rest import errors, json, schemas
-from gnocchi.rest.turns import LARGE_BODY_BYTES
+from gnocchi.rest.turns import LARGE_BODY_BYTES, Turns
 
 JSON = "application/json"
 
@@ -57,6 +57,7 @@ class Request(pecan.core.Request):
         limit = self.services.conf.api.max_body_size
         length = self.environ.get("CONTENT_LENGTH")
         turns = self.services.turns
+        self.environ["gnocchi.body_read"] = True
         with contextlib.ExitStack() as stack, turns.aside():
             if not length:
                 return self._read_chunked(limit, lambda: stack.enter_context(turns.large_body()))
@@ -99,3 +100,16 @@ class Request(pecan.core.Request):
 
 def too_large(limit: int) -> errors.RequestError:
     return errors.RequestError(413, f"The body is larger than {limit} bytes ([api] max_body_size)")
+
+
+def finish_body(environ: dict[str, Any], turns: Turns) -> None:
+    """Read a small body that no handler wanted.
+
+    Else the server closes the connection behind the reply, and the client's next request on it may fail.
+    """
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length or "gnocchi.body_read" in environ or "HTTP_EXPECT" in environ:
+        return
+    if length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= LARGE_BODY_BYTES:
+        with turns.aside():
+            environ["wsgi.input"].read(int(length))

@@ -1,6 +1,7 @@
 """From a path to a handler, on top of Pecan."""
 
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ def _memoise_getargspec() -> None:
 
 
 _memoise_getargspec()
+
+# It tells of clients' misspelt URLs as errors, with a traceback each.
+logging.getLogger("pecan.core").setLevel(logging.CRITICAL)
 
 
 class Response(pecan.core.Response):

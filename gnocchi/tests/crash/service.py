@@ -73,18 +73,18 @@ class Client:
         self._headers = {"Authorization": f"Basic {credentials}", "Accept": "application/json",
                          "Content-Type": "application/json"}
 
-    def request(self, method: str, path: str, body: Any = None) -> Reply:
-        """Send a request; anything but bytes is encoded as JSON.  Raises NoAnswer."""
+    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        """Send a request; a body other than bytes is encoded as JSON, headers replace usual ones.  Raises NoAnswer."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            self._connection.request(method, path, data, self._headers)
+            self._connection.request(method, path, data, {**self._headers, **(headers or {})})
             response = self._connection.getresponse()
             text = response.read()
         except (OSError, http.client.HTTPException) as e:
             self._connection.close()
             raise NoAnswer(e) from e
-        is_json = response.headers.get_content_type() == "application/json"
-        return Reply(response.status, response.headers, json.loads(text) if is_json and text else text.decode())
+        is_json = text and response.headers.get_content_type() == "application/json"
+        return Reply(response.status, response.headers, json.loads(text) if is_json else text.decode(errors="replace"))
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Return the body of a reply that has to be a success."""
