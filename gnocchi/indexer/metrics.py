@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from gnocchi import exceptions, metric_ids
+from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.indexer import ArchivePolicyRule, Metric, MetricDefinition, MetricPolicy, pagination
 from gnocchi.indexer.archive_policies import (
     SELECT_RULES,
@@ -21,6 +22,7 @@ from gnocchi.indexer.archive_policies import (
 )
 from gnocchi.indexer.checks import check_text
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
+from gnocchi.indexer.prepared import PreparedSelect
 from gnocchi.indexer.transactions import Connections, Undone, retried
 
 T = TypeVar("T")
@@ -36,9 +38,10 @@ IS_DELETED = metric.c.status == sa.literal_column(f"'{DELETE}'")
 
 SELECT_METRICS = sa.select(*METRIC_COLUMNS).where(IS_ACTIVE)
 SELECT_METRICS_WITH_POLICY = sa.select(*METRIC_COLUMNS, *archive_policy.c).join(archive_policy).where(IS_ACTIVE)
-GET_METRIC = SELECT_METRICS_WITH_POLICY.where(metric.c.id == sa.bindparam("id"))
-GET_RESOURCE_METRIC = SELECT_METRICS_WITH_POLICY.where(
-    metric.c.resource_id == sa.bindparam("resource_id"), metric.c.name == sa.bindparam("name"))
+GET_METRIC = PreparedSelect(SELECT_METRICS_WITH_POLICY.where(metric.c.id == sa.bindparam("id")))
+GET_RESOURCE_METRIC = PreparedSelect(SELECT_METRICS_WITH_POLICY.where(
+    metric.c.resource_id == sa.bindparam("resource_id"), metric.c.name == sa.bindparam("name")))
+INSERT_METRIC = sa.insert(metric)
 RESOURCE_EXISTS = sa.select(resource.c.id).where(resource.c.id == sa.bindparam("id"))
 
 #: What a list can be sorted by.
@@ -83,12 +86,11 @@ def decode_metrics(connection: sa.Connection, rows: Sequence[Any]) -> list[Metri
             if policy_id in policies]       # policy and metric may both have gone in between
 
 
-def insert_metrics(connection: sa.Connection, definitions: Sequence[MetricDefinition],
-                   creator: str | None) -> list[Metric]:
-    """Insert metrics with three statements at most, whatever their number.
+def choose_policies(connection: sa.Connection, definitions: Sequence[MetricDefinition],
+                    creator: str | None) -> list[ArchivePolicy]:
+    """Check definitions, and return the policy of each, with two statements at most, whatever their number.
 
-    Raises NoSuchArchivePolicy, NoArchivePolicyRuleMatch, NamedMetricAlreadyExists, InvalidInput, and
-    IntegrityError, which `Metrics.explain_conflict` tells apart after the transaction.
+    Raises InvalidInput, NamedMetricAlreadyExists, NoSuchArchivePolicy, NoArchivePolicyRuleMatch.
     """
     if not definitions:
         return []
@@ -97,20 +99,31 @@ def insert_metrics(connection: sa.Connection, definitions: Sequence[MetricDefini
     rules = []
     if None in names:
         rules = [ArchivePolicyRule(*row) for row in connection.execute(SELECT_RULES)]
-    resolved = [match_archive_policy(rules, d.name) if d.archive_policy_name is None else d.archive_policy_name
-                for d in definitions]
-    policies = list_policies_by_name(connection, set(resolved))
-    for name in resolved:
+    chosen = [match_archive_policy(rules, d.name) if d.archive_policy_name is None else d.archive_policy_name
+              for d in definitions]
+    policies = list_policies_by_name(connection, set(chosen))
+    for name in chosen:
         if name not in policies:
             raise exceptions.NoSuchArchivePolicy(name)
+    return [policies[name] for name in chosen]
+
+
+def insert_metrics(connection: sa.Connection, definitions: Sequence[MetricDefinition],
+                   policies: Sequence[ArchivePolicy], creator: str | None) -> list[Metric]:
+    """Insert metrics with the policies that `choose_policies` gave, with one statement, whatever their number.
+
+    Raises IntegrityError, which `Metrics.explain_conflict` tells apart after the transaction.
+    """
+    if not definitions:
+        return []
     now = utcnow()
-    connection.execute(sa.insert(metric), [
-        {"id": d.id, "archive_policy_id": policies[policy].id, "creator": creator, "name": d.name, "unit": d.unit,
+    connection.execute(INSERT_METRIC, [
+        {"id": d.id, "archive_policy_id": policy.id, "creator": creator, "name": d.name, "unit": d.unit,
          "resource_id": d.resource_id, "status": ACTIVE, "created_at": now, "needs_raw_data_truncation": False}
-        for d, policy in zip(definitions, resolved, strict=True)])
-    return [Metric(id=d.id, archive_policy=policies[policy], creator=creator, name=d.name, unit=d.unit,
+        for d, policy in zip(definitions, policies, strict=True)])
+    return [Metric(id=d.id, archive_policy=policy, creator=creator, name=d.name, unit=d.unit,
                    resource_id=d.resource_id)
-            for d, policy in zip(definitions, resolved, strict=True)]
+            for d, policy in zip(definitions, policies, strict=True)]
 
 
 def _check_definitions(definitions: Sequence[MetricDefinition], creator: str | None) -> None:
@@ -143,9 +156,11 @@ class Metrics(Connections):
         InvalidInput
             A text is too long.
         """
+        with self.reading() as connection:      # before the transaction, which keeps other writers waiting
+            policies = choose_policies(connection, definitions, creator)
         try:
             with self.writing() as connection:
-                return insert_metrics(connection, definitions, creator)
+                return insert_metrics(connection, definitions, policies, creator)
         except exc.IntegrityError as e:
             raise self.explain_conflict(definitions) from e
 
@@ -173,10 +188,10 @@ class Metrics(Connections):
     def get_metric(self, id: uuid.UUID) -> Metric:
         """Return a live metric.  Raises NoSuchMetric."""
         with self.reading() as connection:
-            row = connection.execute(GET_METRIC, {"id": id}).first()
-        if row is None:
+            rows = GET_METRIC.fetch(connection, {"id": id})
+        if not rows:
             raise exceptions.NoSuchMetric(id)
-        return _decode_metric(row)
+        return _decode_metric(rows[0])
 
     @retried
     def get_resource_metric(self, resource_id: uuid.UUID, name: str) -> Metric:
@@ -185,12 +200,12 @@ class Metrics(Connections):
         Raises NoSuchMetric with the name, or NoSuchResource when there is no such resource at all.
         """
         with self.reading() as connection:
-            row = connection.execute(GET_RESOURCE_METRIC, {"resource_id": resource_id, "name": name}).first()
-            if row is None:
+            rows = GET_RESOURCE_METRIC.fetch(connection, {"resource_id": resource_id, "name": name})
+            if not rows:
                 if connection.execute(RESOURCE_EXISTS, {"id": resource_id}).first() is None:
                     raise exceptions.NoSuchResource(resource_id)
                 raise exceptions.NoSuchMetric(name)
-        return _decode_metric(row)
+        return _decode_metric(rows[0])
 
     @retried
     def list_metrics_by_id(self, ids: Sequence[uuid.UUID]) -> list[Metric]:

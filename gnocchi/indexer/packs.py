@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from gnocchi.indexer import Block, Pack, Parked, Sack, SackCommit, SackContents,
 from gnocchi.indexer.archive_policies import LIST_POLICIES, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
+from gnocchi.indexer.prepared import PreparedSelect
 from gnocchi.indexer.transactions import Connections, retried
 
 #: Most low bits that tell a pack; the columns are signed 64-bit integers.
@@ -50,10 +52,10 @@ _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("
 _OVERLAPS_AND_GRANULARITY = sa.and_(_OVERLAPS, block.c.granularity.in_(sa.bindparam("granularities", expanding=True)))
 
 # A pack of `bits` bits holds a metric if their low bits agree.  The list of the values that `low` can have then
-# lets the database look those up instead of reading all packs; its parameters are fixed, so that the statement
-# is compiled once.
+# lets the database look those up instead of reading all packs.
+_LOW_MASKS = [(f"low{bits}", (1 << bits) - 1) for bits in range(BITS_MAX + 1)]
 _HOLDS_METRIC = sa.and_(
-    pack.c.low.in_([sa.bindparam(f"low{bits}", type_=sa.BigInteger) for bits in range(BITS_MAX + 1)]),
+    pack.c.low.in_([sa.bindparam(name, type_=sa.BigInteger) for name, _ in _LOW_MASKS]),
     pack.c.low == sa.bindparam(f"low{BITS_MAX}", type_=sa.BigInteger).op("&")(
         sa.literal(1, sa.BigInteger).op("<<")(pack.c.bits) - 1))
 _HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
@@ -63,19 +65,27 @@ _HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
 _REFERENCES = (pack.c.base_key, pack.c.delta_key, block.c.object_key, parked.c.object_key)
 
 
-def _select_catalogue(*conditions: sa.ColumnElement[bool]) -> dict[bool, sa.Select[Any]]:
-    """Return the statement, and the one for some granularities only under True.
+def _select_catalogue(overlaps: sa.ColumnElement[bool], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the statement that finds packs of a policy and, of their blocks, those that `overlaps` is true of.
 
     An outer join and not two statements: a split in between would give a pack without its blocks.
     """
-    return {chosen: sa.select(*pack.c, *block.c).select_from(pack.outerjoin(block, on))
-            .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions)
-            for chosen, on in ((False, _OVERLAPS), (True, _OVERLAPS_AND_GRANULARITY))}
+    return (sa.select(*pack.c, *block.c).select_from(pack.outerjoin(block, overlaps))
+            .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions))
 
 
-GET_CATALOGUE = _select_catalogue(_HOLDS_METRIC)
-LIST_CATALOGUE_OF_FEW = _select_catalogue(_HOLDS_ANY_OF_FEW)
-LIST_CATALOGUE = _select_catalogue()
+@functools.lru_cache(maxsize=64)
+def _prepare_get_catalogue(granularities: int | None) -> PreparedSelect:
+    """Return the statement for one metric and that many granularities (`granularity0` and so on); None: all."""
+    chosen = sa.true() if granularities is None else sa.or_(sa.false(), *[
+        block.c.granularity == sa.bindparam(f"granularity{number}") for number in range(granularities)])
+    return PreparedSelect(_select_catalogue(sa.and_(_OVERLAPS, chosen), _HOLDS_METRIC))
+
+
+#: Under True: of some granularities only.
+LIST_CATALOGUE_OF_FEW = {False: _select_catalogue(_OVERLAPS, _HOLDS_ANY_OF_FEW),
+                         True: _select_catalogue(_OVERLAPS_AND_GRANULARITY, _HOLDS_ANY_OF_FEW)}
+LIST_CATALOGUE = {False: _select_catalogue(_OVERLAPS), True: _select_catalogue(_OVERLAPS_AND_GRANULARITY)}
 
 
 def _encode_section(prefix: str, section: SectionRef | None) -> dict[str, Any]:
@@ -261,10 +271,12 @@ class Packs(Connections):
         pack : None while nothing was stored for such metrics
         blocks : in no order
         """
-        parameters = _window(policy_id, granularities, start, stop)
-        parameters.update((f"low{bits}", _cut_low(low, bits)) for bits in range(BITS_MAX + 1))
+        parameters = _window(policy_id, start, stop)
+        parameters.update({name: low & mask for name, mask in _LOW_MASKS})
+        parameters.update({f"granularity{number}": value for number, value in enumerate(granularities or ())})
+        statement = _prepare_get_catalogue(None if granularities is None else len(granularities))
         with self.reading() as connection:
-            rows = connection.execute(GET_CATALOGUE[granularities is not None], parameters).all()
+            rows = statement.fetch(connection, parameters)
         found = _group_catalogue(rows)
         assert len(found) < 2, f"BUG: packs {[pack.id for pack, _ in found]} of policy {policy_id} overlap"
         return found[0] if found else (None, [])
@@ -278,7 +290,9 @@ class Packs(Connections):
         Parameters as in `get_pack_catalogue`.  The packs partition the ids, so a metric is in one at most.
         """
         statement = LIST_CATALOGUE
-        parameters = _window(policy_id, granularities, start, stop)
+        parameters = _window(policy_id, start, stop)
+        if granularities is not None:
+            parameters["granularities"] = list(granularities)
         if len(lows) <= LOWS_LOOKED_UP:
             statement = LIST_CATALOGUE_OF_FEW
             parameters["lows"] = sorted({_cut_low(low, bits) for low in lows for bits in range(BITS_MAX + 1)})
@@ -381,15 +395,10 @@ class Packs(Connections):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
 
 
-def _window(policy_id: uuid.UUID, granularities: Sequence[int] | None, start: int | None,
-            stop: int | None) -> dict[str, Any]:
+def _window(policy_id: uuid.UUID, start: int | None, stop: int | None) -> dict[str, Any]:
     """Return the parameters that all catalogue statements have."""
-    parameters: dict[str, Any] = {
-        "policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
-        "stop": STOP_MAX if stop is None else min(stop, STOP_MAX)}
-    if granularities is not None:
-        parameters["granularities"] = list(granularities)
-    return parameters
+    return {"policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
+            "stop": STOP_MAX if stop is None else min(stop, STOP_MAX)}
 
 
 def _group_catalogue(rows: Sequence[Any]) -> list[tuple[Pack, list[Block]]]:

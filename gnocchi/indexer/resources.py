@@ -16,6 +16,7 @@ from gnocchi.indexer.metrics import (
     IS_ACTIVE,
     RESOURCE_EXISTS,
     SELECT_METRICS,
+    choose_policies,
     chunks,
     decode_metrics,
     insert_metrics,
@@ -246,7 +247,7 @@ class Resources(Connections):
                        for name, choice in metrics.items() if isinstance(choice, MetricDefinition)]
         self._check_names(connection, id, metrics, set(attached.values()))
         self._attach_metrics(connection, id, creator, attached)
-        insert_metrics(connection, definitions, creator)
+        insert_metrics(connection, definitions, choose_policies(connection, definitions, creator), creator)
 
     @staticmethod
     def _check_names(connection: sa.Connection, id: uuid.UUID, metrics: MetricChoices,

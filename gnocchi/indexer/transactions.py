@@ -127,7 +127,10 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # A transaction that reads first and writes later fails at once when another has written meanwhile,
     # whatever the timeout: so it takes its place in the queue before anything else.
     if connection.get_execution_options().get("writing"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            connection.connection.cursor().execute("BEGIN IMMEDIATE")       # 20 us less than through SQLAlchemy
+        except sqlite3.DatabaseError as e:
+            raise exc.DatabaseError("BEGIN IMMEDIATE", None, e) from e
 
 
 def _set_up_mysql(connection: Any, record: object) -> None:

@@ -1,0 +1,77 @@
+"""SELECTs of hot paths, whose text is made once and which the driver executes itself.
+
+FAST PATH: SQLAlchemy spends 40 to 110 us on each execution, where SQLite answers in 7 to 20 us.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+
+class _Text(NamedTuple):
+    """A statement for one kind of database.
+
+    names : parameters in the order in which the driver takes them, or None if it takes them by name
+    constants : parameters that have a value of their own
+    encoders, decoders : what turns values of some parameters, and of some columns by number, to the driver's and back
+    """
+
+    text: str
+    names: list[str] | None
+    constants: dict[str, Any]
+    encoders: dict[str, Callable[[Any], Any]]
+    decoders: list[tuple[int, Callable[[Any], Any]]]
+
+
+class PreparedSelect:
+    """A SELECT; its parameters hold one value each (no `expanding` ones).
+
+    Parameters
+    ----------
+    statement : Select
+    """
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self.statement = statement
+        self._texts: dict[str, _Text] = {}
+
+    def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        """Return all rows, as `connection.execute(statement, parameters)` gives them."""
+        if connection.in_transaction():     # then an error must not happen twice: the second would hide the first
+            return self._execute(connection, parameters)
+        dialect = connection.dialect
+        made = self._texts.get(dialect.name) or self._make(dialect)
+        values = {**made.constants, **parameters}
+        for name, encode in made.encoders.items():
+            values[name] = encode(values[name])
+        assert dialect.loaded_dbapi is not None
+        try:
+            cursor = connection.connection.cursor()
+            try:
+                cursor.execute(made.text, values if made.names is None else [values[name] for name in made.names])
+                rows = [list(row) for row in cursor.fetchall()]
+            finally:
+                cursor.close()
+        except dialect.loaded_dbapi.Error:
+            return self._execute(connection, parameters)    # SQLAlchemy knows what the error means for the connection
+        for number, decode in made.decoders:
+            for row in rows:
+                row[number] = decode(row[number])
+        return rows
+
+    def _execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        return [list(row) for row in connection.execute(self.statement, parameters)]
+
+    def _make(self, dialect: sa.Dialect) -> _Text:
+        compiled: Any = self.statement.compile(dialect=dialect)
+        encoders = {name: parameter.type.dialect_impl(dialect).bind_processor(dialect)
+                    for name, parameter in compiled.binds.items()}
+        decoders = [column.type.dialect_impl(dialect).result_processor(dialect, None)
+                    for column in self.statement.selected_columns]
+        made = self._texts[dialect.name] = _Text(
+            str(compiled), compiled.positiontup if compiled.positional else None,
+            {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required},
+            {name: encode for name, encode in encoders.items() if encode is not None},
+            [(number, decode) for number, decode in enumerate(decoders) if decode is not None])
+        return made

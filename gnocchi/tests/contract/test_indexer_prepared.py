@@ -1,0 +1,79 @@
+"""SELECTs that the driver executes itself, on every database."""
+
+import datetime
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from gnocchi import exceptions
+from gnocchi.indexer import MetricDefinition
+from gnocchi.indexer.models import archive_policy, metric, resource
+from gnocchi.indexer.prepared import PreparedSelect
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.tests.contract.test_indexer_archive_policies import make_policy
+from gnocchi.tests.contract.test_indexer_transactions import kill_connections, only_on_servers
+
+BY_NAME = PreparedSelect(sa.select(archive_policy).where(archive_policy.c.name == sa.bindparam("name")))
+
+
+def make_metric(indexer):
+    policy = make_policy("low")
+    indexer.create_archive_policy(policy)
+    resource_id = indexer.create_resource(
+        "generic", uuid.uuid4(), "me", user_id="100 %s", started_at=datetime.datetime(2020, 1, 2, 3, 4, 5, 678901)).id
+    made, = indexer.create_metrics([MetricDefinition(uuid.uuid4(), "low", "✔ %", resource_id=resource_id)], "me")
+    return made
+
+
+def test_rows_are_those_of_sqlalchemy(indexer):
+    """Values of all our types and none at all come out alike, and go in alike; a constant in the statement counts."""
+    made = make_metric(indexer)
+    statement = (sa.select(*metric.c, *resource.c, *archive_policy.c, archive_policy.c.back_window + 5)
+                 .join(resource).join(archive_policy).where(
+                     metric.c.id == sa.bindparam("id"), metric.c.name == sa.bindparam("name"), metric.c.unit.is_(None),
+                     resource.c.started_at >= sa.bindparam("since"), metric.c.creator != "somebody 100 %"))
+    parameters = {"id": made.id, "name": made.name, "since": datetime.datetime(2020, 1, 2, 3, 4, 5, 678901)}
+    prepared = PreparedSelect(statement)
+    with indexer.reading() as connection:
+        found = [prepared.fetch(connection, parameters) for _ in range(7)]     # psycopg prepares the sixth
+    with indexer.reading() as connection:
+        expected = [list(row) for row in connection.execute(statement, parameters)]
+    assert 1 == len(expected)
+    assert [expected] * 7 == found
+    with indexer.reading() as connection:
+        assert [] == prepared.fetch(connection, {**parameters, "name": "other"})
+
+
+def test_transactions_see_their_own_changes(indexer):
+    with indexer.writing() as connection:
+        connection.execute(sa.insert(archive_policy), {
+            "id": uuid.UUID(int=1), "name": "new", "back_window": 0, "definition": [], "aggregation_methods": ["max"]})
+        assert [[uuid.UUID(int=1), "new", 0, [], ["max"]]] == BY_NAME.fetch(connection, {"name": "new"})
+
+
+def test_readers_see_commits(indexer):
+    """No transaction stays open between two statements of a reader, or behind it."""
+    with indexer.reading() as connection:
+        assert [] == BY_NAME.fetch(connection, {"name": "low"})
+        indexer.create_archive_policy(make_policy("low"))
+        assert 1 == len(BY_NAME.fetch(connection, {"name": "low"}))
+    indexer.delete_archive_policy("low")
+    assert 0 == indexer.engine.pool.checkedout()
+
+
+def test_missing_tables(empty_database_url):
+    """An error of the driver is told as if SQLAlchemy had executed the statement."""
+    indexer = Indexer(empty_database_url)
+    with pytest.raises(exceptions.BackendUnavailable, match="gnocchi-upgrade has to be run"):
+        indexer.get_metric(uuid.uuid4())
+    indexer.close()
+
+
+@only_on_servers
+def test_connections_lost_while_idle(indexer):
+    """After a restart of the server the next look-up succeeds at once."""
+    made = make_metric(indexer)
+    kill_connections(indexer)
+    assert made == indexer.get_metric(made.id)
+    assert 0 == indexer.engine.pool.checkedout()
