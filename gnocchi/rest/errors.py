@@ -58,8 +58,7 @@ def as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, webob.exc.HTTPException):
-        misspelt = isinstance(error.__context__, UnicodeDecodeError)
-        return RequestError(error.code, "The URL is not UTF-8" if misspelt else error.detail or "")
+        return RequestError(error.code, error.detail or "")
     for cls, status in STATUS_BY_CLASS:
         if isinstance(error, cls):
             if status >= 500:

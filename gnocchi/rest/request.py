@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pecan.core
+import webob
 from webob import multidict
 
 from gnocchi.rest import errors, json, schemas
@@ -16,6 +17,19 @@ JSON = "application/json"
 PIECE_BYTES = 1 << 16
 
 
+def _decoded(inherited: property) -> property:
+    """Return a property of WebOb's that reads the URL, with an error of ours when that is not UTF-8."""
+    read: Any = inherited.fget
+
+    def get(request):
+        try:
+            return read(request)
+        except UnicodeDecodeError as e:
+            raise errors.RequestError(400, "The URL is not UTF-8") from e
+
+    return property(get)
+
+
 class Request(pecan.core.Request):
     """A request that knows the services and the caller.
 
@@ -25,6 +39,10 @@ class Request(pecan.core.Request):
     """
 
     params = multidict.NoVars()
+    path_info = _decoded(webob.Request.path_info)
+    GET = _decoded(webob.Request.GET)
+    # Pecan's own looks for such errors at each access to any attribute, 70 times in a request.
+    __getattribute__ = webob.Request.__getattribute__
 
     @property
     def json(self):

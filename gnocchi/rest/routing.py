@@ -103,8 +103,8 @@ class Routes:
         for path, controller in self.routes.items():
             self._tree.add(path, controller)
 
-    @pecan.expose()
-    def _route(self, segments, request=None):
+    def find(self, request: Request) -> tuple[Any, list[Any]]:
+        """Return the handler of a request and its arguments.  Raises errors.RequestError."""
         self.prepare(request)
         return dispatch(request, *self._tree.find(request.path_info))
 
@@ -112,7 +112,7 @@ class Routes:
         """Called before the path is looked at."""
 
 
-def dispatch(request: Request, controller: Any, values: list[str]):
+def dispatch(request: Request, controller: Any, values: list[str]) -> tuple[Any, list[Any]]:
     """Choose the controller's method; Pecan calls it with the second item as arguments."""
     lookup = getattr(controller, "lookup", None)
     arguments = lookup(*values) if lookup else values
@@ -136,9 +136,16 @@ class ErrorHook(PecanHook):
         return errors.render(state.request, errors.as_request_error(error))
 
 
-def make_app(root) -> pecan.core.Pecan:
+class Application(pecan.core.Pecan):
+    """Pecan, with the root controller asked at once: the walk over its attributes would end there anyway."""
+
+    def route(self, req: Request, node: Routes, path: str) -> tuple[Any, list[Any]]:
+        return node.find(req)
+
+
+def make_app(root: Routes) -> Application:
     """The WSGI application for a root controller."""
-    return pecan.core.Pecan(
+    return Application(
         root,
         hooks=[ErrorHook()],
         custom_renderers={"json": json.Renderer},
