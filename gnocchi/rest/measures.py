@@ -7,7 +7,7 @@ the slow one, which alone decides what is an error and says so.
 import functools
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,10 @@ from gnocchi import metric_ids, times
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.query.fetch import MeasuresAtGranularity
 from gnocchi.rest import errors, ids, json, schemas
+
+#: Rows of a reply encoded at once: their texts stay in the caches of the processor.  43,200 at once take half as long
+#: again, and 14 MB at their height instead of 4.
+ROWS_AT_ONCE = 2048
 
 
 class Measure(msgspec.Struct, gc=False):
@@ -155,7 +159,14 @@ def encode_measures(parts: Iterable[MeasuresAtGranularity]) -> bytes:
 
     The text is what `gnocchi.rest.json.dumps` would give for the same rows, except in how exponents are written.
     """
-    return b"[" + b", ".join([_encode_rows(part) for part in parts if len(part.values)]) + b"]"
+    texts = [text for part in parts for piece in _cut_rows(part) for text in (b", ", _encode_rows(piece))]
+    return b"".join([b"[", *texts[1:], b"]"])
+
+
+def _cut_rows(part: MeasuresAtGranularity) -> Iterator[MeasuresAtGranularity]:
+    for start in range(0, len(part.values), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        yield MeasuresAtGranularity(part.granularity, part.timestamps[rows], part.values[rows])
 
 
 def _encode_rows(part: MeasuresAtGranularity) -> bytes:
