@@ -114,7 +114,7 @@ def _ns(instant: numpy.datetime64) -> int:
 
 def _find(indexer: Indexer, metric: Metric, policy: ArchivePolicy, wanted: list[numpy.timedelta64],
           fetched: Window) -> tuple[Pack | None, list[Block]]:
-    low = int(metric_ids.low_words(metric_ids.pack_ids([metric.id]))[0]) & ((1 << 62) - 1)
+    low = metric.id.int & ((1 << 62) - 1)
     # The widest rounding of start; blocks of finer granularities are looked at closer when they are read.
     start = None if fetched.start is None else _ns(_floor(fetched.start, max(wanted)))
     stop = None if fetched.stop is None else _ns(fetched.stop)
@@ -155,10 +155,11 @@ class _MetricReader:
         """Return the first instant (ns) that retention leaves: later than newest bucket - timespan."""
         timespan = self._timespans[granularity]
         assert self._state is not None
-        if timespan is None or numpy.isnat(self._state.newest[0]):
+        newest = self._state.newest[0]
+        if timespan is None or numpy.isnat(newest):
             return None
-        newest = _ns(_floor(self._state.newest[0], granularity))
-        return newest - grouping.span_ns(timespan) + 1
+        newest_ns, span = int(newest.view(numpy.int64)), grouping.span_ns(granularity)
+        return max(newest_ns - newest_ns % span - grouping.span_ns(timespan) + 1, numpy.iinfo(numpy.int64).min)
 
 
 def _select_metric(head: Head, metric_id: bytes) -> WindowState | None:
