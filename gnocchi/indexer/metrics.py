@@ -310,6 +310,13 @@ class Metrics(Connections):
                 numpy.frombuffer(b"".join(policies), metric_ids.DTYPE))
 
     @retried
+    def list_policy_metrics(self, policy_id: uuid.UUID) -> numpy.ndarray:
+        """Return the ids (`S16`, ascending) of all live metrics of an archive policy."""
+        statement = sa.select(metric.c.id).where(metric.c.archive_policy_id == policy_id, IS_ACTIVE)
+        with self.reading() as connection:
+            return numpy.sort(metric_ids.pack_ids(connection.execute(statement).scalars()))
+
+    @retried
     def list_metric_creators(self, ids: numpy.ndarray) -> tuple[numpy.ndarray, set[str | None]]:
         """Find out which of many metrics are live, and who made these.  FAST PATH: nothing is made per row.
 

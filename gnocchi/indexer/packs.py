@@ -211,6 +211,12 @@ class Packs(Connections):
             return [Sack(*row) for row in connection.execute(SELECT_SACKS.order_by(sack.c.number))]
 
     @retried
+    def raise_sequences(self, minimum: int) -> None:
+        """Let no sack be at a lower sequence; commits on top of what was raised are lost."""
+        with self.writing() as connection:
+            connection.execute(sa.update(sack).where(sack.c.sequence < minimum).values(sequence=minimum))
+
+    @retried
     def change_sacks(self, count: int) -> None:
         """Change the number of sacks, a power of two; nothing stored is touched.
 
@@ -238,6 +244,15 @@ class Packs(Connections):
         with self.reading() as connection:
             return [_decode_pack(*row)
                     for row in connection.execute(GET_PACKS, {"number": number})]
+
+    @retried
+    def find_sack(self, row_id: uuid.UUID) -> int | None:
+        """Return the sack of the pack, of the block or of the parked measures with this id."""
+        statements = (sa.select(pack.c.sack).where(pack.c.id == row_id),
+                      sa.select(pack.c.sack).join(block).where(block.c.id == row_id),
+                      sa.select(parked.c.sack).where(parked.c.id == row_id))
+        with self.reading() as connection:
+            return next((row[0] for statement in statements for row in connection.execute(statement)), None)
 
     @retried
     def list_sack_blocks(self, number: int) -> list[Block]:

@@ -177,21 +177,11 @@ def list_shares(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray
     number = contents.sack.number
     stored = [pack for pack in contents.packs if pack.policy_id == policy_id]
     shares = list(stored)
-    for share in _free_shares(stored, contents.sack_bits, number):
+    for share in pack_rules.list_free_shares([(pack.bits, pack.low) for pack in stored], contents.sack_bits, number):
         pack = pack_rules.make_pack(number, policy_id, *share)
         if pack_rules.owns(pack, ids).any():
             shares.append(pack)
     return shares
-
-
-def _free_shares(stored: list[Pack], bits: int, low: int) -> list[tuple[int, int]]:
-    """Return the largest (bits, low) below the given one that no stored pack touches."""
-    inside = [pack for pack in stored if pack.bits >= bits and pack.low & ((1 << bits) - 1) == low]
-    if not inside:
-        return [(bits, low)]
-    if any(pack.bits == bits for pack in inside):
-        return []
-    return _free_shares(inside, bits + 1, low) + _free_shares(inside, bits + 1, low | 1 << bits)
 
 
 def plan_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,

@@ -178,7 +178,7 @@ def _merge(store: Store, group: _Group, head: Head, plan: MergePlan, reading: _R
             directory, rows = store.read_block(block)
         alive = find_alive(head, directory.ids, rows.metrics, rows.times, group.granularity, group.timespan)
         tables.append(directory.ids)
-        parts.append(_select_rows(rows, alive))
+        parts.append(select_rows(rows, alive))
     ids, places = numpy.unique(numpy.concatenate(tables), return_inverse=True)
     starts = numpy.cumsum([0, *map(len, tables)])
     parts = [part._replace(metrics=places[start:][part.metrics])
@@ -189,7 +189,8 @@ def _merge(store: Store, group: _Group, head: Head, plan: MergePlan, reading: _R
     return make_block_section(group.pack, ids, buckets, numpy.timedelta64(group.granularity, "ns"), plan.level)
 
 
-def _select_rows(rows: Rows, keep: numpy.ndarray) -> Rows:
+def select_rows(rows: Rows, keep: numpy.ndarray) -> Rows:
+    """Return the rows that the bool array `keep` names."""
     if keep.all():
         return rows
     columns = {method: column._replace(

@@ -34,6 +34,7 @@ class Directory(NamedTuple):
     ids : ndarray, shape (m,), `S16`, ascending;  offsets : shape (m + 1,), uint32; rows of each metric
     methods : one name per column;  frames : ndarray, shape (1 + columns, frames), FRAME; row 0 is the bucket index
     granularity, first : int ns;  rows : int;  length : bytes of header and directory
+    section_length : bytes of the block
     """
 
     ids: numpy.ndarray
@@ -44,6 +45,7 @@ class Directory(NamedTuple):
     first: int
     rows: int
     length: int
+    section_length: int
 
 
 def encode_block(ids: numpy.ndarray, buckets: Buckets, granularity: numpy.timedelta64) -> bytes:
@@ -134,7 +136,7 @@ def decode_directory(data: bytes, key: str, offset: int) -> Directory:
     offsets = numpy.frombuffer(data, "<u4", metrics + 1, HEADER.size + 16 * metrics)
     names = [name.decode() for name in numpy.frombuffer(data, NAME, columns, names_at).tolist()]
     entries = numpy.frombuffer(data, FRAME, count, frames_at).reshape(1 + columns, frames_per_column)
-    return Directory(ids, offsets, names, entries, granularity, first, rows, length)
+    return Directory(ids, offsets, names, entries, granularity, first, rows, length, section)
 
 
 def find_rows(directory: Directory, metric_id: bytes) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Which pack a metric lives in, and when a pack becomes two."""
 
 import uuid
+from collections.abc import Sequence
 
 import numpy
 
@@ -24,6 +25,16 @@ def owns(pack: Pack, ids: numpy.ndarray) -> numpy.ndarray:
     """Return which of the ids (`S16`) lie in the pack, its policy aside; bool, shape of `ids`."""
     mask = numpy.uint64((1 << pack.bits) - 1)
     return metric_ids.low_words(ids) & mask == numpy.uint64(pack.low)
+
+
+def list_free_shares(taken: Sequence[tuple[int, int]], bits: int, low: int) -> list[tuple[int, int]]:
+    """Return the largest (bits, low) within the given one that none of those taken touches."""
+    if any(b <= bits and low & ((1 << b) - 1) == of_b for b, of_b in taken):
+        return []
+    inside = [(b, of_b) for b, of_b in taken if b > bits and of_b & ((1 << bits) - 1) == low]
+    if not inside:
+        return [(bits, low)]
+    return list_free_shares(inside, bits + 1, low) + list_free_shares(inside, bits + 1, low | 1 << bits)
 
 
 def needs_split(pack: Pack, head: Head) -> bool:

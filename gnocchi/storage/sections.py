@@ -118,6 +118,13 @@ class ObjectTable(NamedTuple):
     entries: list[TableEntry]
 
 
+def table_length(key: str, data: bytes) -> int:
+    """Return how many bytes header and table take, from (at least) the header.  Raises CorruptedData."""
+    if len(data) < HEADER.size:
+        raise CorruptedData(key, 0, "shorter than an object's header")
+    return HEADER.size + ENTRY.size * HEADER.unpack_from(data)[3]
+
+
 def decode_table(key: str, data: bytes) -> ObjectTable:
     """Decode an object's header and table from (at least) its first bytes.
 

@@ -13,12 +13,14 @@ from gnocchi.storage import block as block_format
 from gnocchi.storage.drivers import ByteRange, StorageDriver
 from gnocchi.storage.head import Head, apply_delta, decode_head, empty_head, encoded_size, select_low_bits
 from gnocchi.storage.merge import BlockSummary, Rows, summarize
-from gnocchi.storage.sections import Section, encode_object, make_key
+from gnocchi.storage.sections import ObjectTable, Section, decode_table, encode_object, make_key, table_length
 
 #: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
 WHOLE_BLOCK_BYTES_MAX = 256 << 10
 #: Read first of a large block: holds the directory of nearly every block.
 DIRECTORY_BYTES_GUESS = 64 << 10
+#: Read first of an object whose table is asked for: holds nearly every one.
+TABLE_BYTES_GUESS = 16 << 10
 
 
 class BlockReader(NamedTuple):
@@ -141,13 +143,17 @@ class Store:
         """Return when the rows of a block were.  Raises as `read_rows` does."""
         summary = self._recall(("summary", block.section))
         if not isinstance(summary, BlockSummary):
-            key, offset, length = block.section
-            data = self.driver.get(key, offset, offset + length)
-            directory = block_format.decode_directory(data, key, offset)
-            times = block_format.decode_times(directory, data, key, offset)
+            directory, times = self.read_times(block.section)
             summary = summarize(directory.ids.copy(), directory.offsets, times)
             self._remember(("summary", block.section), summary)
         return summary
+
+    def read_times(self, ref: SectionRef) -> tuple[block_format.Directory, numpy.ndarray]:
+        """Return the times (int64 ns) of all rows of a block.  Raises as `read_rows` does."""
+        key, offset, length = ref
+        data = self.driver.get(key, offset, offset + length)
+        directory = block_format.decode_directory(data, key, offset)
+        return directory, block_format.decode_times(directory, data, key, offset)
 
     def _open_block(self, ref: SectionRef) -> BlockReader:
         reader = self._recall(ref)
@@ -165,6 +171,12 @@ class Store:
         reader = BlockReader(ref, directory, data if whole else None, length if whole else needed)
         self._remember(ref, reader)
         return reader
+
+    def read_table(self, key: str) -> ObjectTable:
+        """Return what an object says of itself.  Raises ObjectNotFound, CorruptedData, BackendUnavailable."""
+        data = self.driver.get(key, 0, TABLE_BYTES_GUESS)
+        needed = table_length(key, data)
+        return decode_table(key, data if needed <= len(data) else self.driver.get(key, 0, needed))
 
     def write_sections(self, sack_bits: int, sack: int, kind: str, sequence: int,
                        sections: Sequence[Section]) -> list[SectionRef]:
