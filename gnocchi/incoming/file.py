@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy
@@ -43,6 +43,8 @@ OPTS = [
                help="What 'accepted' means for measures in files."),
 ]
 
+#: Names of deleted journals remembered; forgetting one costs a sync.
+_DELETED_MAX = 10_000
 #: How often a slice is planned anew because a journal was deleted, all of it being committed, meanwhile.
 _ATTEMPTS_MAX = 5
 #: Slices whose metric ids are looked at together for the figures; bounds memory.
@@ -82,6 +84,8 @@ class FileDriver(IncomingDriver):
         #: Guards the indexes; never held while measures are read.
         self._reading = threading.Lock()
         self._indexes: dict[str, JournalIndex] = {}
+        #: Names of journals that are durably gone, of those that checkpoints still have.
+        self._deleted: set[str] = set()
         self._damage: set[tuple[str, int]] = set()
 
     @property
@@ -192,6 +196,7 @@ class FileDriver(IncomingDriver):
             return None
         last_stamp, all_taken = _cut_prefix(candidates, measures_max)
         following = {name: offset for name, _ in listed if (offset := _offset(checkpoint, name))}
+        self._make_deletions_durable(checkpoint.get("journals", {}).keys() - following.keys())
         parts = []
         for name, index, entries in candidates:
             taken = entries[:numpy.searchsorted(entries["stamp"], last_stamp, side="right")]
@@ -201,6 +206,18 @@ class FileDriver(IncomingDriver):
                                          taken["checksum"], shared))
                 following[name] = int(taken["start"][-1]) + 1
         return parts, {"journals": following}, complete and all_taken
+
+    def _make_deletions_durable(self, names: Set[str]) -> None:
+        """Have journals that are gone stay gone, before a commit forgets how far they were read.
+
+        Who deleted them may not have come to it yet.  A power cut would bring them back, and their measures
+        would be taken for new ones, later than all that were posted since.
+        """
+        if names - self._deleted:
+            sync_directory(self.directory, self._system)
+            if len(self._deleted) > _DELETED_MAX:
+                self._deleted = set()
+            self._deleted |= names
 
     # The journals there are
 

@@ -5,7 +5,7 @@ may still happen when it slept.  Which of both is told by the sequence in the ob
 
     sequence <= the sack's      its commit happened, and a row names it, or never will
     sequence == the sack's + 1  somebody may be about to commit it: he must lose first
-    above that                  the index is older than its storage, as after a restore: nothing is touched
+    above that                  the index is older than its storage, as after a restore: nothing at all is touched
 """
 
 import logging
@@ -47,7 +47,8 @@ def collect_orphans(number: int, indexer: Indexer, store: Store, older_than_s: f
     unnamed.update(first_seen)
     sequences = {key: sequence for key, since in first_seen.items()
                  if now - since >= older_than_s and (sequence := parse_sequence(key)) is not None}
-    _warn_of_future(number, sack.sequence, sequences)
+    if _is_older_than_storage(number, sack.sequence, sequences):
+        return 0
     if sack.sequence + 1 in sequences.values():
         indexer.commit_sack(SackCommit(number, sack.sequence, checkpoint=None))
         sack = sack._replace(sequence=sack.sequence + 1)
@@ -59,8 +60,10 @@ def collect_orphans(number: int, indexer: Indexer, store: Store, older_than_s: f
     return len(dead)
 
 
-def _warn_of_future(number: int, sequence: int, sequences: dict[str, int]) -> None:
+def _is_older_than_storage(number: int, sequence: int, sequences: dict[str, int]) -> bool:
     future = [key for key, of_key in sequences.items() if of_key > sequence + 1]
     if future:
         LOG.warning("Sack %d is at commit %d, and %d objects are of later ones, such as %s: was the index restored "
-                    "from a backup?  They are kept", number, sequence, len(future), min(future))
+                    "from a backup?  gnocchi-repair makes its catalogue anew from the objects, which are kept until "
+                    "as many commits have come", number, sequence, len(future), min(future))
+    return bool(future)

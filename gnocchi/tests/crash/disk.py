@@ -131,7 +131,7 @@ class Recorder:
 
     def __init__(self, root: pathlib.Path, on_change: Any) -> None:
         self._root = str(root)
-        self._on_change = on_change
+        self.on_change = on_change
         self._open: dict[int, File | Directory] = {}
         self.root = self._load(self._root)
         self.index = Index(b"", b"")
@@ -169,7 +169,7 @@ class Recorder:
             assert flags & os.O_CREAT
             directory.set(name, File())
         self._open[fd] = directory.names[name]
-        self._on_change()
+        self.on_change()
         return fd
 
     def _file(self, fd: int) -> File:
@@ -183,7 +183,7 @@ class Recorder:
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         assert os.pwrite(fd, data, offset) == len(data)
         self._file(fd).write(offset, data)
-        self._on_change()
+        self.on_change()
         return len(data)
 
     def pwritev(self, fd: int, buffers: Any, offset: int) -> int:
@@ -192,11 +192,11 @@ class Recorder:
     def ftruncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
         self._file(fd).truncate(size)
-        self._on_change()
+        self.on_change()
 
     def fsync(self, fd: int) -> None:
         self._open[fd].sync()
-        self._on_change()
+        self.on_change()
 
     fdatasync = fsync
 
@@ -206,16 +206,16 @@ class Recorder:
         what = old.names[old_name]
         old.set(old_name, None)
         new.set(new_name, what)
-        self._on_change()
+        self.on_change()
 
     def unlink(self, path: str) -> None:
         os.unlink(path)
         directory, name = self._find(path)
         directory.set(name, None)
-        self._on_change()
+        self.on_change()
 
     def mkdir(self, path: str) -> None:
         os.mkdir(path)
         directory, name = self._find(path)
         directory.set(name, Directory())
-        self._on_change()
+        self.on_change()

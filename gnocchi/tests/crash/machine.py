@@ -99,10 +99,16 @@ class Process(Engine):
 
     def work(self):
         """Do what a processing worker does in a round."""
+        self.process_backlogs()
+        self.acknowledge()
+
+    def process_backlogs(self):
         for number in range(SACKS):
             with contextlib.suppress(CommitLost):
                 while not process_sack(number, self.incoming, self.indexer, self.store, 20).complete:
                     pass
+
+    def acknowledge(self):
         self.incoming.acknowledge({sack.number: sack.checkpoint for sack in self.indexer.list_sacks()})
 
     def clean_up(self):

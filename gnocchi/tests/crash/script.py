@@ -26,4 +26,4 @@ def make_posts():
 
 #: What happens, in this order; a number is a request to post.
 STEPS = (0, "work", 1, "work", 2, 3, "work", "clean up", 4, "work", "delete", "clean up", 5, "work", 6, 7, "work",
-         "clean up", "clean up", 8)
+         "clean up", 8)

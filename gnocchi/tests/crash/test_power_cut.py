@@ -17,7 +17,7 @@ import pytest
 
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.tests.crash.disk import Index, Recorder
-from gnocchi.tests.crash.ledger import Ledger, Post
+from gnocchi.tests.crash.ledger import MINUTE, START, Ledger, Post
 from gnocchi.tests.crash.machine import INDEX, METRICS, Process, clear, hurry, make_disk
 from gnocchi.tests.crash.script import DOOMED, STEPS, make_posts
 from gnocchi.tests.engine import make_measures
@@ -104,7 +104,11 @@ class Run:
         self._posts = make_posts()
         self._writing = indexer.writing
         indexer.writing = self._write
-        self._process = Process(disk / "data", indexer, cuts.recorder)
+        self.process = Process(disk / "data", indexer, cuts.recorder)
+
+    def replace_process(self) -> None:
+        self.process.die()
+        self.process = Process(self._log.parent, self.process.indexer, self._cuts.recorder)
 
     @contextlib.contextmanager
     def _write(self) -> Iterator:
@@ -123,21 +127,23 @@ class Run:
     def play(self) -> None:
         for step in STEPS:
             if isinstance(step, int):
-                self._post(self._posts[step])
+                self.post(self._posts[step])
             elif step == "work":
-                self._process.work()
+                self.process.work()
             elif step == "clean up":
-                self._process.clean_up()
+                self.process.clean_up()
             else:
                 self._cuts.ledger.ids.remove(DOOMED)    # whether it is gone is not looked at
-                self._process.indexer.delete_metrics([DOOMED])
-        self._process.die()
+                self.process.indexer.delete_metrics([DOOMED])
 
-    def _post(self, series) -> None:
+    def end(self) -> None:
+        self.process.die()
+
+    def post(self, series) -> None:
         batch = make_measures(series, [(list(points), list(points.values())) for points in series.values()])
         posts = self._cuts.ledger.posts
         posts.append(Post(series, certain=False))
-        self._process.incoming.write_measures(batch)
+        self.process.incoming.write_measures(batch)
         posts[-1] = Post(series, certain=True)
         self._cuts.look()
 
@@ -149,14 +155,59 @@ def seed():
     return seed
 
 
-def test_power_cuts(monkeypatch, seed):
-    """At least 5,000 states: what was acknowledged is there, once, whatever of the rest the disk holds."""
-    hurry(monkeypatch)
+@pytest.fixture
+def disk() -> Iterator[pathlib.Path]:
     with make_disk() as disk:
         shutil.copytree(disk / "template", disk / "data", dirs_exist_ok=True)
         (disk / "found").mkdir()
-        indexer = Indexer(f"sqlite:///{disk}/data/{INDEX}")
-        with contextlib.closing(indexer), contextlib.closing(PowerCuts(disk, seed)) as cuts:
-            Run(disk, indexer, cuts).play()
-            print(f"{cuts.count} states")
-            assert cuts.count >= STATES_MIN
+        yield disk
+
+
+@pytest.fixture
+def indexer(disk) -> Iterator[Indexer]:
+    with contextlib.closing(Indexer(f"sqlite:///{disk}/data/{INDEX}")) as indexer:
+        yield indexer
+
+
+@pytest.fixture
+def cuts(disk, seed, monkeypatch) -> Iterator[PowerCuts]:
+    hurry(monkeypatch)
+    with contextlib.closing(PowerCuts(disk, seed)) as cuts:
+        yield cuts
+
+
+def test_power_cuts(disk, indexer, cuts):
+    """At least 5,000 states: what was acknowledged is there, once, whatever of the rest the disk holds."""
+    run = Run(disk, indexer, cuts)
+    run.play()
+    run.end()
+    print(f"{cuts.count} states")
+    assert cuts.count >= STATES_MIN
+
+
+def test_journal_comes_back(disk, indexer, cuts):
+    """A journal was deleted, not yet durably, and a commit came in between: it is not read again when it is back."""
+    run = Run(disk, indexer, cuts)
+    journals = disk / "data" / "incoming"
+    run.post({METRICS[0]: {START: 1.0}})
+    [first] = os.listdir(journals)
+    run.process.work()
+    run.replace_process()
+    run.post({METRICS[0]: {START: 2.0}})
+    run.process.process_backlogs()
+    on_change = cuts.recorder.on_change
+
+    def commit_in_between() -> None:
+        if first not in os.listdir(journals):
+            cuts.recorder.on_change = on_change
+            run.post({METRICS[0]: {START + MINUTE: 3.0}})
+            run.process.process_backlogs()
+            cuts.look()
+
+    cuts.recorder.on_change = commit_in_between
+    cleaner = Process(disk / "data", indexer, cuts.recorder)
+    cleaner.acknowledge()
+    cleaner.die()
+    assert cuts.recorder.on_change == on_change
+    cuts.look()
+    run.end()
