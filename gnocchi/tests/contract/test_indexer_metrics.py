@@ -187,6 +187,16 @@ def test_list_metric_policies(indexer, policies):
         assert (0, 0) == (len(found), len(its_policies))
 
 
+def test_list_policy_metrics(indexer, policies):
+    """The live ones, by id."""
+    low, gone, high = (indexer.create_metrics([define(policy=name)], "me")[0].id for name in ("low", "low", "high"))
+    more = [metric.id for metric in indexer.create_metrics([define() for _ in range(20)], "me")]
+    indexer.delete_metrics([gone])
+    assert sorted([low, *more]) == metric_ids.unpack_ids(indexer.list_policy_metrics(policies["low"].id))
+    assert [high] == metric_ids.unpack_ids(indexer.list_policy_metrics(policies["high"].id))
+    assert [] == metric_ids.unpack_ids(indexer.list_policy_metrics(uuid.UUID(int=1)))
+
+
 def test_list_metric_creators(indexer, policies):
     """Creators are told apart to the last blank; unknown and deleted metrics have none."""
     creators = ["me", "me ", "ME", "mé", None, "gone"]

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from gnocchi import exceptions
-from gnocchi.indexer import Block, Pack, Sack, SackCommit, SectionRef
+from gnocchi.indexer import Block, Pack, Parked, Sack, SackCommit, SectionRef
 from gnocchi.indexer.models import garbage, parked
 from gnocchi.tests.databases import StatementCounter
 
@@ -104,6 +104,49 @@ def test_commit_replaces(indexer, sacks):
     assert Sack(0, 2, {"a": 1}) == indexer.get_sack(0)
     assert {changed, empty} == set(indexer.list_packs(0))
     assert {kept, new} == set(indexer.list_sack_blocks(0))
+
+
+def make_parked(pack, number=0, key="parked", **fields):
+    return Parked(uuid.uuid4(), number, pack.id, POLICY, SectionRef(key, 7, 2**40), 2**40, "damaged ☃",
+                  datetime.datetime(2024, 1, 1, 12, 0, 0, 123456), **fields)
+
+
+def test_commit_parked(indexer, sacks):
+    """Parked measures come and go with commits, and are part of what processing knows of a sack."""
+    damaged, sound = make_pack(), dataclasses.replace(make_pack(low=4, bits=3), base=None)
+    first, second = make_parked(damaged), make_parked(damaged, key="other", attempts=2)
+    commit(indexer, packs=[damaged, sound], parked=[first])
+    assert (first,) == indexer.get_sack_contents(0).parked
+    assert () == indexer.get_sack_contents(1).parked
+    commit(indexer, parked=[second], parked_removed=[first.id], garbage=["parked"])
+    assert (second,) == indexer.get_sack_contents(0).parked
+    assert {damaged, sound} == set(indexer.get_sack_contents(0).packs)
+    indexer.count_parked_attempt(damaged.id)
+    indexer.count_parked_attempt(sound.id)
+    assert [dataclasses.replace(second, attempts=3)] == indexer.list_parked()
+    with pytest.raises(exceptions.CommitLost):
+        indexer.commit_sack(SackCommit(0, 0, None, parked_removed=(second.id,), parked=(first,)))
+    assert 1 == len(indexer.list_parked())
+    commit(indexer, parked_removed=[second.id])
+    assert [] == indexer.list_parked()
+
+
+def test_find_sack(indexer, sacks):
+    """By the id of a pack, of a block, or of parked measures."""
+    pack = make_pack(low=3)
+    block, row = make_block(pack), make_parked(pack, 3)
+    commit(indexer, 3, packs=[pack], blocks=[block], parked=[row])
+    assert [3, 3, 3, None] == [indexer.find_sack(i) for i in (pack.id, block.id, row.id, uuid.uuid4())]
+
+
+def test_raise_sequences(indexer, sacks):
+    """Those below are raised, others stay; who saw a lower one loses."""
+    for _ in range(3):
+        commit(indexer, 2)
+    indexer.raise_sequences(2)
+    assert [2, 2, 3, 2] == [sack.sequence for sack in indexer.list_sacks()]
+    with pytest.raises(exceptions.CommitLost):
+        indexer.commit_sack(SackCommit(0, 0, None))
 
 
 def test_commit_split(indexer, sacks):

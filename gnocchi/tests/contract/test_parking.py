@@ -18,7 +18,9 @@ from gnocchi.processing.janitor import Janitor
 from gnocchi.processing.locks import Coordinator
 from gnocchi.processing.merge import merge_sack
 from gnocchi.processing.parking import Unprocessable
+from gnocchi.processing.refresh import refresh_sacks
 from gnocchi.processing.replay import is_due, replay_pack
+from gnocchi.rest.errors import as_request_error
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
 from gnocchi.tests.engine import Engine, make_policy
@@ -75,11 +77,16 @@ def engine(tmp_path, indexer_template):
 
 
 @pytest.fixture
-def janitor(engine, tmp_path):
+def coordinator(tmp_path):
     coordinator = Coordinator(f"file://{tmp_path / 'coordination'}", "test")
     coordinator.start()
-    yield Janitor(engine.incoming, engine.indexer, engine.store, coordinator, 100, lambda: False)
+    yield coordinator
     coordinator.stop()
+
+
+@pytest.fixture
+def janitor(engine, coordinator):
+    return Janitor(engine.incoming, engine.indexer, engine.store, coordinator, 100, lambda: False)
 
 
 def ids_in_sack_0(count, first=1):
@@ -203,6 +210,18 @@ def test_replays_as_the_model_says(tmp_path_factory, indexer_template, rounds, m
     finally:
         parking.SECTION_BYTES_MAX = size
         engine.indexer.close()
+
+
+def test_refresh_of_a_damaged_pack(engine, damaged, coordinator):
+    """It ends, and the read that follows says what is wrong; neighbours are refreshed."""
+    bad, good, object_key = damaged
+    for metric_id in (bad, good):
+        post(engine, metric_id, (1, 1.0))
+        refresh_sacks([0], engine.incoming, engine.indexer, engine.store, lambda: coordinator, 10)
+    assert [(0, 1.0), (1, 1.0)] == read(engine, good)
+    with pytest.raises(CorruptedData, match=object_key) as e:
+        read(engine, bad)
+    assert 500 == as_request_error(e.value).status
 
 
 def test_missing_object_parks(engine, damaged):

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from gnocchi.indexer import models
+from gnocchi.metricd import Processor, Reporter
 from gnocchi.query.fetch import read_measures
 from gnocchi.tests.functional.daemons import Deployment
 
@@ -66,6 +67,27 @@ def test_sound_storage(deployment):
     done = deployment.run("gnocchi-repair", "list")
     assert 0 == done.returncode
     assert "2 objects verified, 0 sections or tables damaged, 0 measures parked\n" == done.stdout
+
+
+def test_reports(deployment, damaged, caplog):
+    """The reporter warns of parked measures; a worker tells what it did not store, and not too often."""
+    _, pack = damaged
+    conf = deployment.backends.conf
+    reporter, worker = Reporter(0, conf), Processor(0, conf)
+    caplog.set_level("INFO")
+    reporter.run_round()
+    assert ["0 measurements bundles across 0 metrics wait to be processed.",
+            "1 measures are parked, because 1 packs cannot be read or processed (gnocchi-repair list)."] == [
+        record.getMessage() for record in caplog.records if record.name == "gnocchi.metricd"]
+    for _ in range(3):
+        [gone] = deployment.create_metrics(1)
+        deployment.post([gone])
+        deployment.backends.indexer.delete_metrics([gone])
+        worker.run_round()
+    assert 3 == worker.counters["refused measures: metric gone"]
+    assert ["Measures not stored: 1 metric gone"] == [
+        record.getMessage() for record in caplog.records if "not stored" in record.getMessage()]
+    worker.leave()
 
 
 def test_give_up_a_head(deployment, damaged):
