@@ -1,6 +1,6 @@
 """Every write of commit, journal and janitor fails, freezes, is torn or is the last thing a process does.
 
-A scripted run is done once to count its steps, then once more for each step and kind of fault.  After
+A scripted run is done once to count its steps, then a part of it for each step and kind of fault.  After
 each, everything is opened anew from the disk: nothing acknowledged is lost, nothing counts twice,
 nothing is there that was not posted, and the janitor leaves nothing behind.
 """
@@ -34,8 +34,10 @@ from gnocchi.tests.crash.script import DOOMED, STEPS, make_posts
 from gnocchi.tests.engine import make_measures
 
 DEADLINE_S = 60
-#: How long a run goes on after its fault: long enough for what was remembered wrongly to show.
-STEPS_AFTER = 5
+#: Actions of the script before that of a fault, which fill caches and journals, and after it, for what was remembered
+#: wrongly to show.
+ACTIONS_BEFORE = 3
+ACTIONS_AFTER = 4
 
 #: What meets faults, by layer: calls that write, and calls that only read.
 WRITES = {
@@ -149,19 +151,26 @@ class FaultySystem:
 
 
 class Run:
-    """The script on a machine whose first process meets a fault.
+    """The script, from some action on, on a machine whose first process meets a fault.
 
     Parameters
     ----------
     indexers : two Indexers of the same file; the second one is for whoever works while somebody is frozen
+    first : number of actions that are done already
     """
 
-    def __init__(self, directory: pathlib.Path, indexers: list[Indexer], faults: Faults) -> None:
+    def __init__(self, directory: pathlib.Path, indexers: list[Indexer], faults: Faults, first: int) -> None:
         self._directory = directory
         self._indexers = indexers
         self._faults = faults
         self._posts = make_posts()
         self.ledger = Ledger(METRICS)
+        for action in STEPS[:first]:
+            if isinstance(action, int):
+                self.ledger.add(self._posts[action])
+            elif action == "delete":
+                self.ledger.ids.remove(DOOMED)
+        self._actions = STEPS[first:]
         self.process = self._start(faults)
 
     def _start(self, faults: Faults | None = None, indexer: int = 0) -> Process:
@@ -173,13 +182,13 @@ class Run:
                                                           Faulty(faults, "storage", driver)))
 
     def play(self) -> None:
-        steps_after = 0
-        for step in STEPS:
-            steps_after += self._faults.happened
-            if steps_after > STEPS_AFTER:
+        actions_after = 0
+        for action in self._actions:
+            actions_after += self._faults.happened
+            if actions_after > ACTIONS_AFTER:
                 break
             try:
-                self._play_step(step)
+                self.act(action)
             except Killed:
                 self.process.die()
                 self._indexers[0].close()
@@ -187,18 +196,18 @@ class Run:
         self.process.die()
         self.process = self._start()
 
-    def _play_step(self, step) -> None:
-        if isinstance(step, int):
-            self._post(self._posts[step])
-        elif step == "delete":
+    def act(self, action: str | int) -> None:
+        if isinstance(action, int):
+            self._post(self._posts[action])
+        elif action == "delete":
             self.process.indexer.delete_metrics([DOOMED])
             self.ledger.ids.remove(DOOMED)
         else:
-            action = "work" if step == "work" else "clean_up"
+            round_ = "work" if action == "work" else "clean_up"
             try:
-                self._do(lambda: getattr(self.process, action)())
+                self._do(lambda: getattr(self.process, round_)())
             except BackendUnavailable:
-                getattr(self.process, action)()    # the next round
+                getattr(self.process, round_)()    # the next one
 
     def _post(self, series) -> None:
         batch = make_measures(series, [(list(points), list(points.values())) for points in series.values()])
@@ -270,48 +279,68 @@ def indexers(disk) -> Iterator[list[Indexer]]:
         indexer.close()
 
 
-def make_run(disk, indexers, faults) -> Run:
-    """Return a run on a disk as new."""
+class Place(NamedTuple):
+    """Where a fault may happen: at a step of a run that begins with action `first` of the script."""
+
+    first: int
+    step: Step
+
+
+def make_run(disk, indexers, faults, first) -> Run:
+    """Return a run on a disk as it was before an action."""
+    copy_disk(indexers, disk / str(first), disk / "data")
+    return Run(disk / "data", indexers, faults, first)
+
+
+def copy_disk(indexers, source, target) -> None:
     for indexer in indexers:
-        indexer.close()
-    clear(disk / "data")
-    shutil.copytree(disk / "template", disk / "data", dirs_exist_ok=True)
-    return Run(disk / "data", indexers, faults)
+        indexer.close()    # and SQLite merges its log into its file
+    if target.exists():
+        clear(target)
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
-def steps(disk, indexers) -> list[Step]:
-    """The steps of a run without faults."""
+def places(disk, indexers) -> list[Place]:
+    """Every step of a run without faults."""
+    places = []
     with pytest.MonkeyPatch.context() as patch:
         hurry(patch)
-        faults = Faults()
-        run = make_run(disk, indexers, faults)
-        run.play()
-        steps = list(faults.steps)
-        run.verify()
-        return steps
+        copy_disk(indexers, disk / "template", disk / "0")
+        for number, action in enumerate(STEPS):
+            first = max(0, number - ACTIONS_BEFORE)
+            faults = Faults()
+            run = make_run(disk, indexers, faults, first)
+            for before in STEPS[first:number]:
+                run.act(before)
+            known = len(faults.steps)
+            run.act(action)
+            places += [Place(first, step) for step in faults.steps[known:]]
+            run.process.die()
+            copy_disk(indexers, disk / "data", disk / str(number + 1))
+    return places
 
 
-def test_script_takes_every_way(steps):
+def test_script_takes_every_way(places):
     """The run that all others repeat has every kind of step that there is without faults."""
-    names = {(step.layer, step.name) for step in steps}
+    names = {(place.step.layer, place.step.name) for place in places}
     assert names == {(layer, name) for calls in (WRITES, READS) for layer, names in calls.items() for name in names
                      if name != "ftruncate"}
 
 
 @pytest.mark.parametrize(("layer", "kind"), KINDS)
-def test_fault_at_every_step(disk, indexers, steps, monkeypatch, layer, kind):
+def test_fault_at_every_step(disk, indexers, places, monkeypatch, layer, kind):
     """Wherever it happens: everything acknowledged is there once, nothing else is, and no rubbish stays."""
     hurry(monkeypatch)
-    places = [step for step in steps if step.layer == layer and step.name in KINDS[layer, kind]]
-    assert places
-    for step in places:
-        faults = Faults(step, kind)
-        run = make_run(disk, indexers, faults)
+    chosen = [place for place in places if place.step.layer == layer and place.step.name in KINDS[layer, kind]]
+    assert chosen
+    for place in chosen:
+        faults = Faults(place.step, kind)
+        run = make_run(disk, indexers, faults, place.first)
         try:
             run.play()
             assert faults.happened
             run.verify()
         except BaseException as e:
-            e.add_note(f"{kind} at {step}")
+            e.add_note(f"{kind} at {place}")
             raise
