@@ -47,7 +47,7 @@ SEEDS = 2000
 #: Seeds that are run on SQLite, to see that the catalogue in memory is like the real one.
 SEEDS_ON_SQLITE = 12
 
-FAULTY_S = 30.0
+FAULTY_S = 22.0
 POST_S = 2.0
 READ_S = 3.0
 CLEANUP_S = 10.0
