@@ -7,6 +7,7 @@ that SIGHUP, which replaces them one after the other, brings changes into effect
 import contextlib
 import ctypes
 import functools
+import gc
 import http.client
 import logging
 import multiprocessing
@@ -121,7 +122,11 @@ def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
         log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
         workers_kill_timeout=GRACE_S, process_name=f"gnocchi-api: {host}:{port}")
     backends.preload(conf)
+    app.load_app(conf)      # once here, so that workers share all that it loads
     LOG.info("Listening on %s port %d", host, port)
+    # What exists now is shared by all workers until somebody writes to it; the collector would.
+    gc.collect()
+    gc.freeze()
     server.serve(target_loader=functools.partial(load_worker, tuple(argv), host, port), wrap_loader=False)
 
 
