@@ -6,6 +6,7 @@ A timestamp is read in one of three ways, tried in this order (contract, rest 2.
 """
 
 import decimal
+import functools
 import math
 import re
 import time
@@ -355,6 +356,7 @@ def format_timestamp(timestamp: numpy.datetime64) -> str:
     return format_timestamps(numpy.array([timestamp], "datetime64[ns]"))[0]
 
 
+@functools.lru_cache(maxsize=1024)
 def format_timespan(span: numpy.timedelta64) -> str:
     """Write a span the way Python writes a timedelta: `0:00:03.600000`, `1 day, 0:00:00`; nanoseconds if there are."""
     seconds, ns = divmod(_to_ns(span), _NS_PER_SECOND)

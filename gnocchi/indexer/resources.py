@@ -23,6 +23,7 @@ from gnocchi.indexer.metrics import (
     utcnow,
 )
 from gnocchi.indexer.models import DELETE, ORIGINAL_RESOURCE_ID_LENGTH, metric, resource
+from gnocchi.indexer.prepared import PreparedSelect
 from gnocchi.indexer.resource_types import GENERIC, get_active_type, get_type
 from gnocchi.indexer.transactions import Connections, retried
 
@@ -30,7 +31,10 @@ from gnocchi.indexer.transactions import Connections, retried
 MetricChoices = Mapping[str, uuid.UUID | MetricDefinition]
 
 SELECT_RESOURCES = sa.select(*resource.c)
-GET_RESOURCE = SELECT_RESOURCES.where(resource.c.id == sa.bindparam("id"))
+GET_RESOURCE = PreparedSelect(SELECT_RESOURCES.where(resource.c.id == sa.bindparam("id")))
+LIST_METRIC_IDS = PreparedSelect(
+    sa.select(metric.c.name, metric.c.id).where(metric.c.resource_id == sa.bindparam("id"), IS_ACTIVE)
+    .order_by(metric.c.name))
 LOCK_RESOURCE = sa.select(resource.c.id, resource.c.type, resource.c.creator).where(
     resource.c.id == sa.bindparam("id")).with_for_update()
 
@@ -68,10 +72,9 @@ def attribute_column(column: sa.ColumnElement[Any], name: str, type: str, dialec
     return text.collate("C") if dialect == "postgresql" else text
 
 
-def _decode_resource(row: Any, metrics: dict[str, uuid.UUID]) -> Resource:
-    return Resource(id=row.id, type=row.type, creator=row.creator, user_id=row.user_id, project_id=row.project_id,
-                    original_resource_id=row.original_resource_id, started_at=row.started_at, ended_at=row.ended_at,
-                    revision_start=row.revision_start, revision_end=None, attributes=row.attributes, metrics=metrics)
+def _decode_resource(row: Sequence[Any], metrics: dict[str, uuid.UUID]) -> Resource:
+    """Return the resource in a row of SELECT_RESOURCES."""
+    return Resource(**dict(zip(resource.c.keys(), row, strict=True)), revision_end=None, metrics=metrics)
 
 
 class Resources(Connections):
@@ -214,10 +217,13 @@ class Resources(Connections):
         return row
 
     def _get_resource(self, connection: sa.Connection, type: str, id: uuid.UUID) -> Resource:
-        row = connection.execute(GET_RESOURCE, {"id": id}).first()
-        if row is None or type not in (GENERIC, row.type):
+        rows = GET_RESOURCE.fetch(connection, {"id": id})
+        if not rows:
             raise exceptions.NoSuchResource(id)
-        return _decode_resource(row, self._list_metric_ids(connection, [id]).get(id, {}))
+        found = _decode_resource(rows[0], dict(LIST_METRIC_IDS.fetch(connection, {"id": id})))
+        if type not in (GENERIC, found.type):
+            raise exceptions.NoSuchResource(id)
+        return found
 
     def _list_metric_ids(self, connection: sa.Connection,
                          ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, dict[str, uuid.UUID]]:
