@@ -136,13 +136,14 @@ class Supervisor:
             child.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        multiprocessing.connection.wait([child.sentinel for child in self._children])
+        ended = multiprocessing.connection.wait([child.sentinel for child in self._children])
         code = 0
         if not self._stopping:
             code = 1
             for child in self._children:
-                if child.exitcode is not None:
-                    LOG.error("%s ended with status %d: stopping", child.name, child.exitcode)
+                if child.sentinel in ended:
+                    child.join(GRACE_S)     # its files are closed a moment before its status can be had
+                    LOG.error("%s ended with status %s: stopping", child.name, child.exitcode)
         self._terminate()
         return code
 
