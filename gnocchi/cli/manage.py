@@ -72,15 +72,16 @@ def upgrade_all(conf: cfg.ConfigOpts, sacks: int | None = None, *, index: bool =
         if index:
             LOG.info("Upgrading indexer %s", indexer)
             migration.upgrade(indexer)
+        if policies:
+            create_policies(indexer, conf.archive_policy.default_aggregation_methods)
         if storage:
             driver = backends.open_storage(conf)
             LOG.info("Upgrading storage %s", conf.storage.driver)
             driver.upgrade()
         if incoming:
+            # Last: to the daemons that wait for it, sacks mean that all the rest is there.
             LOG.info("Upgrading incoming storage %s", conf.incoming.driver)
             backends.open_incoming(conf, create_sacks(indexer, sacks)).upgrade()
-        if policies:
-            create_policies(indexer, conf.archive_policy.default_aggregation_methods)
     finally:
         indexer.close()
 

@@ -85,6 +85,8 @@ class ResourceMetrics:
         BackendUnavailable
             Nothing was written; it may be tried again.
         """
+        # Opened first: the sacks are what an upgrade makes last, so with them the archive policies are there.
+        incoming = self._backends.incoming
         if not self._resource_seen:
             self.create_resource()
         if not names:
@@ -98,7 +100,7 @@ class ResourceMetrics:
             names = [name for name in names if name not in refused]
             timestamps, values = timestamps[kept], values[kept]
         if names:
-            self._backends.incoming.write_measures(MeasureBatch(
+            incoming.write_measures(MeasureBatch(
                 self._pack_ids(names), numpy.ones(len(names), numpy.int64), timestamps, values))
 
     def _pack_ids(self, names: Sequence[str]) -> numpy.ndarray:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from gnocchi.cli import manage
 from gnocchi.processing.refresh import refresh_sacks
 from gnocchi.query.fetch import read_measures
 from gnocchi.tests.functional.daemons import Deployment, wait_until
@@ -137,11 +138,15 @@ def test_creator_is_that_of_the_configuration(upgraded, options, creator):
     assert [creator] == [metric.creator for metric in indexer.list_resource_metrics(RESOURCE)]
 
 
-def test_waits_for_its_back_ends(deployment):
-    """Started before the index is there, it receives and keeps all the same, and writes once that has come."""
+@pytest.mark.parametrize("skipped", [
+    (), ("--skip-incoming",), ("--skip-incoming", "--skip-archive-policies-creation")])
+def test_waits_for_its_back_ends(deployment, skipped):
+    """Started before the index is there, or is whole, it receives and keeps all the same, and writes once it has come."""
     deployment.configure({"statsd": {"flush_delay": 0.2}})
+    if skipped:
+        deployment.upgrade(*skipped)
     daemon = start(deployment)
-    assert "gnocchi-upgrade has to be run; the resource is made once that is back" in daemon.output
+    assert skipped or "gnocchi-upgrade has to be run; the resource is made once that is back" in daemon.output
     send(daemon, b"req:1|c", b"load:5|g")
     daemon.wait_for("gnocchi-upgrade has to be run; [12] measures are kept and tried again in")
     deployment.upgrade("--sacks-number", str(SACKS))
@@ -149,6 +154,23 @@ def test_waits_for_its_back_ends(deployment):
     wait_until(lambda: deployment.count_backlog() == 2, lambda: daemon.output)
     assert {"req|c": (1, 1.0), "load|g": (1, 5.0)} == read_sums(deployment)
     assert 0 == daemon.stop()
+
+
+def test_an_upgrade_makes_sacks_last(deployment, monkeypatch):
+    """So that a daemon that waits for sacks finds the archive policies as well."""
+    class Stopped(Exception):
+        pass
+
+    def stop(indexer, wanted):
+        assert len(indexer.list_archive_policies()) == 4
+        raise Stopped
+
+    monkeypatch.setattr(manage, "create_sacks", stop)
+    with pytest.raises(Stopped):
+        manage.upgrade_all(deployment.backends.conf)
+    monkeypatch.undo()
+    manage.upgrade_all(deployment.backends.conf)
+    assert deployment.backends.indexer.count_sacks()
 
 
 def test_stop_without_back_ends(deployment):
