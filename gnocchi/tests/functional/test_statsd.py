@@ -141,7 +141,7 @@ def test_creator_is_that_of_the_configuration(upgraded, options, creator):
 @pytest.mark.parametrize("skipped", [
     (), ("--skip-incoming",), ("--skip-incoming", "--skip-archive-policies-creation")])
 def test_waits_for_its_back_ends(deployment, skipped):
-    """Started before the index is there, or is whole, it receives and keeps all the same, and writes once it has come."""
+    """Started before the index is there, or is whole, it keeps what comes in and writes it once it can."""
     deployment.configure({"statsd": {"flush_delay": 0.2}})
     if skipped:
         deployment.upgrade(*skipped)
