@@ -123,13 +123,13 @@ def open_incoming(conf: cfg.ConfigOpts, sacks: int) -> IncomingDriver:
 
 
 def preload(conf: cfg.ConfigOpts) -> None:
-    """Load every library that the configured back ends need, so that forked processes share them.
+    """Load and make all that the configured back ends need, so that forked processes share it.
 
     Connects to nothing.  Raises InvalidConfiguration when a back end cannot be what it is said to be.
     """
     load_driver("gnocchi.storage", conf.storage.driver)
     load_driver("gnocchi.incoming", conf.incoming.driver)
-    open_indexer(conf).close()
+    open_indexer(conf).prepare()
     scheme = urllib.parse.urlsplit(get_coordination_url(conf)).scheme
     try:
         load_driver("tooz.backends", scheme)

@@ -1,5 +1,6 @@
 """Drivers by name, from entry points, so that others can add theirs."""
 
+import functools
 import importlib.metadata
 import sys
 from typing import Any
@@ -18,6 +19,7 @@ def list_drivers(namespace: str) -> list[str]:
     return sorted({point.name for point in importlib.metadata.entry_points(group=namespace)})
 
 
+@functools.cache    # to look through what is installed takes 5 ms
 def load_driver(namespace: str, name: str) -> type:
     """Return the class registered as `name`.
 

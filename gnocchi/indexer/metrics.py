@@ -187,8 +187,7 @@ class Metrics(Connections):
     @retried
     def get_metric(self, id: uuid.UUID) -> Metric:
         """Return a live metric.  Raises NoSuchMetric."""
-        with self.reading() as connection:
-            rows = GET_METRIC.fetch(connection, {"id": id})
+        rows = self.fetch(GET_METRIC, {"id": id})
         if not rows:
             raise exceptions.NoSuchMetric(id)
         return _decode_metric(rows[0])

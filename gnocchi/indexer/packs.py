@@ -51,13 +51,12 @@ _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("
                     block.c.last > sa.bindparam("start", type_=sa.BigInteger) - block.c.granularity)
 _OVERLAPS_AND_GRANULARITY = sa.and_(_OVERLAPS, block.c.granularity.in_(sa.bindparam("granularities", expanding=True)))
 
-# A pack of `bits` bits holds a metric if their low bits agree.  The list of the values that `low` can have then
-# lets the database look those up instead of reading all packs.
-_LOW_MASKS = [(f"low{bits}", (1 << bits) - 1) for bits in range(BITS_MAX + 1)]
-_HOLDS_METRIC = sa.and_(
-    pack.c.low.in_([sa.bindparam(name, type_=sa.BigInteger) for name, _ in _LOW_MASKS]),
-    pack.c.low == sa.bindparam(f"low{BITS_MAX}", type_=sa.BigInteger).op("&")(
-        sa.literal(1, sa.BigInteger).op("<<")(pack.c.bits) - 1))
+#: The numbers of bits that packs of a policy were seen with last, which are looked for first.
+LIKELY_BITS = 4
+
+#: How many values of `low` a metric's pack is looked for with: the likely ones, then all.
+LOWS = (LIKELY_BITS, BITS_MAX + 1)
+
 _HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
 
 
@@ -74,12 +73,23 @@ def _select_catalogue(overlaps: sa.ColumnElement[bool], *conditions: sa.ColumnEl
             .where(pack.c.policy_id == sa.bindparam("policy_id"), *conditions))
 
 
+def _holds_metric(lows: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a pack holds a metric: their low bits, as many as the pack has, agree.
+
+    The list of values that `low` can have (`low0` and so on) lets the database look those up instead of reading all
+    packs.
+    """
+    return sa.and_(pack.c.low.in_([sa.bindparam(f"low{number}", type_=sa.BigInteger) for number in range(lows)]),
+                   pack.c.low == sa.bindparam("low", type_=sa.BigInteger).op("&")(
+                       sa.literal(1, sa.BigInteger).op("<<")(pack.c.bits) - 1))
+
+
 @functools.lru_cache(maxsize=64)
-def _prepare_get_catalogue(granularities: int | None) -> PreparedSelect:
-    """Return the statement for one metric and that many granularities (`granularity0` and so on); None: all."""
+def prepare_get_catalogue(granularities: int | None, lows: int) -> PreparedSelect:
+    """Return the statement for one metric, so many granularities (`granularity0` and so on; None: all) and lows."""
     chosen = sa.true() if granularities is None else sa.or_(sa.false(), *[
         block.c.granularity == sa.bindparam(f"granularity{number}") for number in range(granularities)])
-    return PreparedSelect(_select_catalogue(sa.and_(_OVERLAPS, chosen), _HOLDS_METRIC))
+    return PreparedSelect(_select_catalogue(sa.and_(_OVERLAPS, chosen), _holds_metric(lows)))
 
 
 #: Under True: of some granularities only.
@@ -148,6 +158,11 @@ def _require_power_of_two(count: int) -> None:
 
 
 class Packs(Connections):
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: By policy, the latest first.
+        self._likely_bits: dict[uuid.UUID, tuple[int, ...]] = {}
 
     # ---- sacks
 
@@ -287,14 +302,22 @@ class Packs(Connections):
         blocks : in no order
         """
         parameters = _window(policy_id, start, stop)
-        parameters.update({name: low & mask for name, mask in _LOW_MASKS})
+        parameters["low"] = _cut_low(low, BITS_MAX)
         parameters.update({f"granularity{number}": value for number, value in enumerate(granularities or ())})
-        statement = _prepare_get_catalogue(None if granularities is None else len(granularities))
-        with self.reading() as connection:
-            rows = statement.fetch(connection, parameters)
-        found = _group_catalogue(rows)
-        assert len(found) < 2, f"BUG: packs {[pack.id for pack, _ in found]} of policy {policy_id} overlap"
-        return found[0] if found else (None, [])
+        known = self._likely_bits.get(policy_id, ())
+        likely = (*known, *range(LIKELY_BITS))[:LIKELY_BITS]
+        # The packs partition the ids, so the first one found is the one.
+        for tried in (likely, range(BITS_MAX + 1)):
+            parameters.update({f"low{number}": _cut_low(low, bits) for number, bits in enumerate(tried)})
+            statement = prepare_get_catalogue(None if granularities is None else len(granularities), len(tried))
+            found = _group_catalogue(self.fetch(statement, parameters))
+            assert len(found) < 2, f"BUG: packs {[pack.id for pack, _ in found]} of policy {policy_id} overlap"
+            if found:
+                bits = found[0][0].bits
+                if known[:1] != (bits,):
+                    self._likely_bits[policy_id] = (bits, *(other for other in known if other != bits))[:LIKELY_BITS]
+                return found[0]
+        return None, []
 
     @retried
     def list_pack_catalogue(self, policy_id: uuid.UUID, lows: Sequence[int],

@@ -1,8 +1,10 @@
 """SELECTs of hot paths, whose text is made once and which the driver executes itself.
 
-FAST PATH: SQLAlchemy spends 40 to 110 us on each execution, where SQLite answers in 7 to 20 us.
+FAST PATH: SQLAlchemy spends 40 to 110 us on each execution, and 10 us on each connection, where SQLite answers in 7 to
+20 us.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,32 +40,33 @@ class PreparedSelect:
 
     def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[list[Any]]:
         """Return all rows, as `connection.execute(statement, parameters)` gives them."""
-        if connection.in_transaction():     # then an error must not happen twice: the second would hide the first
-            return self._execute(connection, parameters)
         dialect = connection.dialect
-        made = self._texts.get(dialect.name) or self._make(dialect)
+        assert dialect.loaded_dbapi is not None
+        if not connection.in_transaction():     # then an error must not happen twice: the second would hide the first
+            # Else SQLAlchemy knows what an error means for the connection.
+            with contextlib.suppress(dialect.loaded_dbapi.Error):
+                return self.execute(connection.connection, dialect, parameters)
+        return [list(row) for row in connection.execute(self.statement, parameters)]
+
+    def execute(self, connection: Any, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        """Return all rows, by a connection of the driver.  Raises the driver's errors."""
+        made = self._texts.get(dialect.name) or self.compile(dialect)
         values = {**made.constants, **parameters}
         for name, encode in made.encoders.items():
             values[name] = encode(values[name])
-        assert dialect.loaded_dbapi is not None
+        cursor = connection.cursor()
         try:
-            cursor = connection.connection.cursor()
-            try:
-                cursor.execute(made.text, values if made.names is None else [values[name] for name in made.names])
-                rows = [list(row) for row in cursor.fetchall()]
-            finally:
-                cursor.close()
-        except dialect.loaded_dbapi.Error:
-            return self._execute(connection, parameters)    # SQLAlchemy knows what the error means for the connection
+            cursor.execute(made.text, values if made.names is None else [values[name] for name in made.names])
+            rows = [list(row) for row in cursor.fetchall()]
+        finally:
+            cursor.close()
         for number, decode in made.decoders:
             for row in rows:
                 row[number] = decode(row[number])
         return rows
 
-    def _execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[list[Any]]:
-        return [list(row) for row in connection.execute(self.statement, parameters)]
-
-    def _make(self, dialect: sa.Dialect) -> _Text:
+    def compile(self, dialect: sa.Dialect) -> _Text:
+        """Make the text, which takes milliseconds, for a kind of database."""
         compiled: Any = self.statement.compile(dialect=dialect)
         encoders = {name: parameter.type.dialect_impl(dialect).bind_processor(dialect)
                     for name, parameter in compiled.binds.items()}

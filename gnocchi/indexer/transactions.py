@@ -1,6 +1,7 @@
 """Connections to the database: the two ways in, what is retried, and which errors come out.
 
-Every method of the index opens one of `reading()` and `writing()` and leaves nothing open behind it.
+Every method of the index opens one of `reading()` and `writing()` and leaves nothing open behind it; `fetch` is for
+those that read with one statement and are called often.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
@@ -19,6 +20,7 @@ from sqlalchemy import exc
 
 from gnocchi import exceptions
 from gnocchi.indexer import types
+from gnocchi.indexer.prepared import PreparedSelect
 
 LOG = logging.getLogger(__name__)
 
@@ -175,6 +177,18 @@ class Connections:
         """
         with self._translated(), self._reader.connect() as connection:
             yield connection
+
+    def fetch(self, select: PreparedSelect, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        """Return the rows of one statement, as it does within `reading()`.  Raises BackendUnavailable."""
+        # PostgreSQL would need two more round trips for the transaction that its driver begins.
+        if self.dialect != "postgresql":
+            assert self.engine.dialect.loaded_dbapi is not None
+            # Else SQLAlchemy knows what an error means for the connection.
+            with self._translated(), contextlib.suppress(self.engine.dialect.loaded_dbapi.Error):
+                with contextlib.closing(self.engine.raw_connection()) as raw:
+                    return select.execute(raw, self.engine.dialect, parameters)
+        with self.reading() as connection:
+            return select.fetch(connection, parameters)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:

@@ -4,16 +4,13 @@ from typing import NamedTuple
 
 import numpy
 
-from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.carbonara import grouping, window
 from gnocchi.carbonara.series import Buckets, Column
-from gnocchi.carbonara.window import WindowState
 from gnocchi.catalogue import Block, Pack
 from gnocchi.exceptions import AggregationDoesNotExist, BackendUnavailable, GranularityDoesNotExist, ObjectNotFound
 from gnocchi.indexer import Metric
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.storage.head import Head
 from gnocchi.storage.store import Store
 
 #: An object may go, long after it was replaced, while a slow reader is on its way to it: the reader asks again.
@@ -130,7 +127,7 @@ class _MetricReader:
         self._id = metric.id.bytes
         self._policy = policy.window_policy
         self._timespans = dict(self._policy.items)
-        self._state = _select_metric(store.read_head(pack), self._id)
+        self._state = store.read_window(pack, self._id)
 
     def read(self, granularity: numpy.timedelta64, method: str, fetched: Window) -> MeasuresAtGranularity:
         """Return the visible aggregates of one granularity: sealed ones from blocks, open ones from the raw window."""
@@ -160,13 +157,6 @@ class _MetricReader:
             return None
         newest_ns, span = int(newest.view(numpy.int64)), grouping.span_ns(granularity)
         return max(newest_ns - newest_ns % span - grouping.span_ns(timespan) + 1, numpy.iinfo(numpy.int64).min)
-
-
-def _select_metric(head: Head, metric_id: bytes) -> WindowState | None:
-    place = int(numpy.searchsorted(head.ids, numpy.array(metric_id, metric_ids.DTYPE)))
-    if head.ids[place:place + 1].tobytes() != metric_id:
-        return None
-    return window.select_rows(head.state, numpy.array([place]))
 
 
 def _latest(a: int | None, b: int) -> int:

@@ -10,7 +10,7 @@ import numpy
 import xxhash
 
 from gnocchi import metric_ids
-from gnocchi.carbonara.series import SeriesBatch
+from gnocchi.carbonara.series import SeriesBatch, cumulate
 from gnocchi.carbonara.window import WindowState, concat_states, empty_state, select_rows
 from gnocchi.exceptions import CorruptedData
 
@@ -73,6 +73,18 @@ def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
         return numpy.zeros(len(ids), bool)
     places = numpy.minimum(numpy.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
     return sorted_ids[places] == ids
+
+
+def find_metric(head: Head, metric_id: bytes) -> WindowState | None:
+    """Return the state of one series that a head holds of a metric, or None."""
+    place = int(head.ids.searchsorted(numpy.array(metric_id, metric_ids.DTYPE)))
+    row = slice(place, place + 1)
+    if head.ids[row].tobytes() != metric_id:
+        return None
+    state, raw = head.state, head.state.raw
+    begin, end = raw.offsets[place:place + 2].tolist()
+    return WindowState(state.newest[row], state.accept_from[row], state.predecessor[row], state.has_predecessor[row],
+                       SeriesBatch(cumulate([end - begin]), raw.timestamps[begin:end], raw.values[begin:end]))
 
 
 def select_metrics(head: Head, keep: numpy.ndarray) -> Head:

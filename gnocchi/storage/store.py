@@ -7,11 +7,20 @@ from typing import NamedTuple
 import cachetools
 import numpy
 
+from gnocchi.carbonara.window import WindowState
 from gnocchi.catalogue import Block, Pack, SectionRef
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
 from gnocchi.storage.drivers import ByteRange, StorageDriver
-from gnocchi.storage.head import Head, apply_delta, decode_head, empty_head, encoded_size, select_low_bits
+from gnocchi.storage.head import (
+    Head,
+    apply_delta,
+    decode_head,
+    empty_head,
+    encoded_size,
+    find_metric,
+    select_low_bits,
+)
 from gnocchi.storage.merge import BlockSummary, Rows, summarize
 from gnocchi.storage.sections import ObjectTable, Section, decode_table, encode_object, make_key, table_length
 
@@ -83,15 +92,40 @@ class Store:
             return empty_head()
         head = self._recall(_newest_section(pack))
         if not isinstance(head, Head):
-            head = self._load_head(pack.base, pack.delta)
+            heads = self._load_heads([pack.base] if pack.delta is None else [pack.base, pack.delta])
+            head = heads[0] if pack.delta is None else apply_delta(*heads)
             self._remember(_newest_section(pack), head)
         return select_low_bits(head, pack.bits, pack.low)
 
-    def _load_head(self, base: SectionRef, delta: SectionRef | None) -> Head:
-        refs = [base] if delta is None else [base, delta]
+    def read_window(self, pack: Pack, metric_id: bytes) -> WindowState | None:
+        """Return what the head of a pack holds of one metric; None: nothing.
+
+        Base and delta are not made one for that, which would take longer than all the rest.
+
+        Raises as `read_head` does.
+        """
+        if pack.base is None:
+            return None
+        head = self._recall(_newest_section(pack))
+        heads = [head] if isinstance(head, Head) else self._read_parts(pack.base, pack.delta)
+        return next((state for head in heads if (state := find_metric(head, metric_id)) is not None), None)
+
+    def _read_parts(self, base: SectionRef, delta: SectionRef | None) -> list[Head]:
+        """Return delta, if any, and base."""
+        keys: list[tuple[Hashable, SectionRef]] = [(base, base)]
+        if delta is not None:
+            keys.insert(0, (("delta", delta), delta))
+        found = {key: head for key, _ in keys if isinstance(head := self._recall(key), Head)}
+        missing = [(key, ref) for key, ref in keys if key not in found]
+        if missing:
+            for (key, _), head in zip(missing, self._load_heads([ref for _, ref in missing]), strict=True):
+                found[key] = head
+                self._remember(key, head)
+        return [found[key] for key, _ in keys]
+
+    def _load_heads(self, refs: Sequence[SectionRef]) -> list[Head]:
         data = self.driver.get_many([ByteRange(key, offset, offset + length) for key, offset, length in refs])
-        heads = [decode_head(part, ref.key, ref.offset) for part, ref in zip(data, refs, strict=True)]
-        return heads[0] if delta is None else apply_delta(*heads)
+        return [decode_head(part, ref.key, ref.offset) for part, ref in zip(data, refs, strict=True)]
 
     def remember_head(self, pack: Pack, head: Head) -> None:
         """Keep a head that was just written, to spare reading it back."""

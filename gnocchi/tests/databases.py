@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import unittest.mock
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 from gnocchi.indexer import migration
+from gnocchi.indexer.prepared import PreparedSelect
 from gnocchi.indexer.sqlalchemy import Indexer
 
 START_TIMEOUT_S = 60
@@ -275,13 +277,23 @@ class StatementCounter:
     def __init__(self, indexer: Indexer) -> None:
         self.statements: list[str] = []
         self._engine = indexer.engine
+        self._restore = contextlib.ExitStack()
 
     def __enter__(self) -> "StatementCounter":
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
+        self._restore.callback(sa.event.remove, self._engine, "before_cursor_execute", self._note)
+        execute = PreparedSelect.execute
+
+        def note(select, connection, dialect, parameters):
+            if dialect is self._engine.dialect:
+                self.statements.append(str(select.statement))
+            return execute(select, connection, dialect, parameters)
+
+        self._restore.enter_context(unittest.mock.patch.object(PreparedSelect, "execute", note))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        sa.event.remove(self._engine, "before_cursor_execute", self._note)
+        self._restore.close()
 
     def _note(self, connection, cursor, statement, parameters, context, executemany) -> None:
         self.statements.append(statement)

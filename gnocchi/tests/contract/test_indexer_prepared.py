@@ -26,7 +26,8 @@ def make_metric(indexer):
     return made
 
 
-def test_rows_are_those_of_sqlalchemy(indexer):
+@pytest.mark.parametrize("before_connecting", [False, True])
+def test_rows_are_those_of_sqlalchemy(indexer, before_connecting):
     """Values of all our types and none at all come out alike, and go in alike; a constant in the statement counts."""
     made = make_metric(indexer)
     statement = (sa.select(*metric.c, *resource.c, *archive_policy.c, archive_policy.c.back_window + 5)
@@ -35,14 +36,18 @@ def test_rows_are_those_of_sqlalchemy(indexer):
                      resource.c.started_at >= sa.bindparam("since"), metric.c.creator != "somebody 100 %"))
     parameters = {"id": made.id, "name": made.name, "since": datetime.datetime(2020, 1, 2, 3, 4, 5, 678901)}
     prepared = PreparedSelect(statement)
+    if before_connecting:       # as the master of many processes does
+        prepared.compile(Indexer(indexer.url.render_as_string(hide_password=False)).engine.dialect)
     with indexer.reading() as connection:
         found = [prepared.fetch(connection, parameters) for _ in range(7)]     # psycopg prepares the sixth
     with indexer.reading() as connection:
         expected = [list(row) for row in connection.execute(statement, parameters)]
     assert 1 == len(expected)
     assert [expected] * 7 == found
+    assert [expected] * 7 == [indexer.fetch(prepared, parameters) for _ in range(7)]
     with indexer.reading() as connection:
         assert [] == prepared.fetch(connection, {**parameters, "name": "other"})
+    assert 0 == indexer.engine.pool.checkedout()
 
 
 def test_transactions_see_their_own_changes(indexer):
@@ -60,6 +65,15 @@ def test_readers_see_commits(indexer):
         assert 1 == len(BY_NAME.fetch(connection, {"name": "low"}))
     indexer.delete_archive_policy("low")
     assert 0 == indexer.engine.pool.checkedout()
+
+
+def test_prepare(indexer):
+    """Statements made beforehand find what those made at the first use find."""
+    made = make_metric(indexer)
+    indexer.prepare()
+    assert made == indexer.get_metric(made.id)
+    assert made == indexer.get_resource_metric(made.resource_id, made.name)
+    assert (None, []) == indexer.get_pack_catalogue(made.archive_policy.id, made.id.int, [60])
 
 
 def test_missing_tables(empty_database_url):
