@@ -270,8 +270,9 @@ class JanitorJob(Job):
                                     self._conf.metricd.cleanup_batch_size, self._stop.is_set)
         with self._working:
             done = self._janitor.clean_up()
+        self.errors += done.errors
         if any(done):
-            LOG.info("Expunged %d metrics, merged %d blocks and deleted %d objects", *done)
+            LOG.info("Expunged %d metrics, merged %d blocks and deleted %d objects; %d errors", *done)
 
 
 class Reporter(Job):

@@ -5,9 +5,11 @@ The janitor joins no ring.  It takes each sack's lock without waiting: a busy sa
 next round.
 """
 
+import functools
 import logging
 import random
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.catalogue import Sack
-from gnocchi.exceptions import CommitLost
+from gnocchi.exceptions import BackendUnavailable, CommitLost
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer import MetricPolicy
 from gnocchi.indexer.sqlalchemy import Indexer
@@ -47,11 +49,16 @@ ROUNDS_PER_SEARCH = 16
 
 
 class CleanedUp(NamedTuple):
-    """What one round did: metrics expunged, blocks merged away, and objects deleted."""
+    """What one round did: metrics expunged, blocks merged away, objects deleted, and pieces of work that failed."""
 
     metrics: int
     blocks: int
     objects: int
+    errors: int
+
+
+#: Names of the counters that make up a CleanedUp, in its order.
+EXPUNGED, MERGED, DELETED, ERRORS = "expunged metrics", "merged blocks", "deleted objects", "errors"
 
 
 class Janitor:
@@ -63,6 +70,11 @@ class Janitor:
         Deleted metrics taken in one round.
     stopped : callable returning bool
         Asked between two pieces of work.
+
+    Attributes
+    ----------
+    counters : Counter of str
+        What was done since the start.
     """
 
     def __init__(self, incoming: IncomingDriver, indexer: Indexer, store: Store, coordinator: Coordinator,
@@ -75,6 +87,7 @@ class Janitor:
         self._stopped = stopped
         self._after: uuid.UUID | None = None
         self._round = 0
+        self.counters: Counter[str] = Counter()
         #: Packs with rows of deleted metrics, by sack.
         self._suspects: dict[int, set[uuid.UUID]] = {}
         #: Sequence of each sack when there was nothing left to merge in it.
@@ -84,17 +97,36 @@ class Janitor:
 
     def clean_up(self) -> CleanedUp:
         """Run one round.  Raises BackendUnavailable; what was done until then stays done."""
+        before = self.counters.copy()
         self._retry_parked()
-        metrics = self._expunge_metrics()
+        self._expunge_metrics()
         sacks = self._indexer.list_sacks()
-        blocks = self._merge_blocks(sacks)
-        objects = self._delete_garbage()
+        self._merge_blocks(sacks)
+        self._delete_garbage()
         if self._round % ROUNDS_PER_SEARCH == 0:
-            objects += self._collect_orphans(sacks)
+            self._collect_orphans(sacks)
             self._store.driver.delete_leftovers(LEFTOVER_AGE_S)
         self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
         self._round += 1
-        return CleanedUp(metrics, blocks, objects)
+        return CleanedUp(*[self.counters[name] - before[name] for name in (EXPUNGED, MERGED, DELETED, ERRORS)])
+
+    def _work_on(self, number: int, sacks: int, purpose: str, work: Callable[[], None]) -> None:
+        """Do a piece of work on one sack, unless somebody else is at it.
+
+        What goes wrong there is counted and keeps nobody from the other sacks: the next round tries again.
+        """
+        with self._coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
+            if not held:
+                return
+            try:
+                work()
+            except CommitLost as e:
+                LOG.warning("Unable to %s in sack %d, which is tried again: %s", purpose, number, e)
+            except BackendUnavailable:
+                raise
+            except Exception:
+                self.counters[ERRORS] += 1
+                LOG.exception("Unable to %s in sack %d, which is tried again", purpose, number)
 
     def _retry_parked(self) -> None:
         now = utcnow()
@@ -103,9 +135,8 @@ class Janitor:
         for number, pack_id in sorted(due):
             if self._stopped():
                 break
-            with self._coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
-                if held:
-                    self._retry_pack(number, pack_id)
+            self._work_on(number, sacks, f"take the parked measures of pack {pack_id}",
+                          functools.partial(self._retry_pack, number, pack_id))
 
     def _retry_pack(self, number: int, pack_id: uuid.UUID) -> None:
         """Take parked measures until none are left; the commits of a stopped janitor count."""
@@ -115,14 +146,12 @@ class Janitor:
                 measures, refused, complete = replay_pack(number, pack_id, self._indexer, self._store)
                 LOG.info("Aggregated %d parked measures of pack %s, %d of them were refused",
                          measures, pack_id, refused.total())
-        except CommitLost as e:
-            LOG.warning("Unable to take the parked measures of pack %s, which is tried again: %s", pack_id, e)
         except Unprocessable as e:
             self._indexer.count_parked_attempt(pack_id)
             LOG.error("Pack %s of sack %d still cannot be processed, and its measures stay parked: %s",
                       pack_id, number, e, exc_info=e.__cause__)
 
-    def _expunge_metrics(self) -> int:
+    def _expunge_metrics(self) -> None:
         sacks = self._indexer.count_sacks()
         deleted = self._indexer.list_deleted_metrics(self._metrics_max, self._after)
         # On from there in the next round: some that cannot be expunged do not hold up the others.
@@ -131,85 +160,63 @@ class Janitor:
         by_sack: dict[int, list[MetricPolicy]] = {}
         for metric, number in zip(deleted, numbers.tolist(), strict=True):
             by_sack.setdefault(number, []).append(metric)
-        expunged = 0
         for number, metrics in by_sack.items():
             if self._stopped():
                 break
-            with self._coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
-                if held:
-                    expunged += self._expunge_sack(number, metrics)
-        return expunged
+            self._work_on(number, sacks, f"expunge {len(metrics)} metrics",
+                          functools.partial(self._expunge_sack, number, metrics))
 
-    def _expunge_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> int:
+    def _expunge_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> None:
         ids_by_policy: dict[uuid.UUID, list[uuid.UUID]] = {}
         for metric in metrics:
             ids_by_policy.setdefault(metric.policy_id, []).append(metric.id)
         packed: dict[uuid.UUID, numpy.ndarray] = {
             policy: metric_ids.pack_ids(ids) for policy, ids in ids_by_policy.items()}
-        try:
-            touched, kept = expunge_sack(number, packed, self._indexer, self._store)
-        except CommitLost as e:
-            LOG.warning("Unable to expunge %d metrics of sack %d from storage, which is tried again: %s",
-                        len(metrics), number, e)
-            return 0
+        touched, kept = expunge_sack(number, packed, self._indexer, self._store)
         self._suspects.setdefault(number, set()).update(touched)
         gone = {metric.id for metric in metrics} - set(metric_ids.unpack_ids(kept))
         self._indexer.expunge_metrics(sorted(gone))
-        return len(gone)
+        self.counters[EXPUNGED] += len(gone)
 
-    def _merge_blocks(self, sacks: Sequence[Sack]) -> int:
+    def _merge_blocks(self, sacks: Sequence[Sack]) -> None:
         # From a place of its own on, so that the janitors of several hosts do not follow each other.
         start = random.randrange(len(sacks)) if sacks else 0
         search = self._round % ROUNDS_PER_SEARCH == 0
-        removed = 0
         for sack in [*sacks[start:], *sacks[:start]]:
             if self._stopped():
                 break
             if search or self._suspects.get(sack.number) or self._merged.get(sack.number) != sack.sequence:
-                with self._coordinator.try_lock(lock_name(sack_name(sack.number, len(sacks)))) as held:
-                    if held:
-                        removed += self._merge_sack(sack.number, search)
-        return removed
+                self._work_on(sack.number, len(sacks), "merge blocks",
+                              functools.partial(self._merge_sack, sack.number, search))
 
-    def _merge_sack(self, number: int, search: bool) -> int:
+    def _merge_sack(self, number: int, search: bool) -> None:
         """Merge until nothing is left to merge; the commits of a stopped janitor count."""
         suspects = None if search else self._suspects.get(number, set())
-        removed = 0
         damaged: set[uuid.UUID] = set()
-        try:
-            while merged := merge_sack(number, self._indexer, self._store, suspects, damaged).removed:
-                removed += merged
-                if self._stopped():
-                    return removed
-        except CommitLost as e:
-            LOG.warning("Unable to merge blocks of sack %d, which is tried again: %s", number, e)
-            return removed
+        while merged := merge_sack(number, self._indexer, self._store, suspects, damaged).removed:
+            self.counters[MERGED] += merged
+            if self._stopped():
+                return
         self._suspects.pop(number, None)
         self._merged[number] = self._indexer.get_sack(number).sequence
-        return removed
 
-    def _delete_garbage(self) -> int:
-        deleted = 0
+    def _delete_garbage(self) -> None:
         while not self._stopped():
             keys = self._indexer.list_collectable_garbage(GARBAGE_GRACE_S, GARBAGE_BATCH)
             # The rows go last: when the driver fails in between, the same keys come up again.
             self._store.driver.delete_many(keys)
             self._indexer.delete_garbage_rows(keys)
-            deleted += len(keys)
+            self.counters[DELETED] += len(keys)
             if len(keys) < GARBAGE_BATCH:
                 break
-        return deleted
 
-    def _collect_orphans(self, sacks: Sequence[Sack]) -> int:
-        deleted = 0
+    def _collect_orphans(self, sacks: Sequence[Sack]) -> None:
         for sack in sacks:
             if self._stopped():
                 break
-            with self._coordinator.try_lock(lock_name(sack_name(sack.number, len(sacks)))) as held:
-                if held:
-                    try:
-                        deleted += collect_orphans(sack.number, self._indexer, self._store, ORPHAN_GRACE_S,
-                                                   self._unnamed.setdefault(sack.number, {}))
-                    except CommitLost as e:
-                        LOG.warning("Unable to look for objects that nothing refers to, which is tried again: %s", e)
-        return deleted
+            self._work_on(sack.number, len(sacks), "look for objects that nothing refers to",
+                          functools.partial(self._collect_orphans_of, sack.number))
+
+    def _collect_orphans_of(self, number: int) -> None:
+        self.counters[DELETED] += collect_orphans(number, self._indexer, self._store, ORPHAN_GRACE_S,
+                                                  self._unnamed.setdefault(number, {}))

@@ -112,7 +112,7 @@ class Process(Engine):
         self.incoming.acknowledge({sack.number: sack.checkpoint for sack in self.indexer.list_sacks()})
 
     def clean_up(self):
-        self._janitor.clean_up()
+        assert 0 == self._janitor.clean_up().errors
 
     def die(self):
         """Give back what the operating system takes from a dead process, and nothing else."""

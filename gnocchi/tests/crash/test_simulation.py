@@ -115,7 +115,7 @@ class Life:
         backends = self._connect(task)
         cleaner = janitor.Janitor(backends.incoming, backends.indexer, backends.store, backends.coordinator, 10,
                                   lambda: False)
-        self._repeat(cleaner.clean_up, lambda: CLEANUP_S, lambda: 0)
+        self._repeat(cleaner.clean_up, lambda: CLEANUP_S, lambda: cleaner.counters["errors"])
 
     def _repeat(self, run_round, get_delay, count_errors) -> None:
         """Do as metricd.Job.run does."""
