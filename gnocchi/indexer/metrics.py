@@ -22,7 +22,7 @@ from gnocchi.indexer.archive_policies import (
 )
 from gnocchi.indexer.checks import check_text
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
-from gnocchi.indexer.prepared import PreparedSelect
+from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.transactions import Connections, Undone, retried
 
 T = TypeVar("T")
@@ -41,7 +41,9 @@ SELECT_METRICS_WITH_POLICY = sa.select(*METRIC_COLUMNS, *archive_policy.c).join(
 GET_METRIC = PreparedSelect(SELECT_METRICS_WITH_POLICY.where(metric.c.id == sa.bindparam("id")))
 GET_RESOURCE_METRIC = PreparedSelect(SELECT_METRICS_WITH_POLICY.where(
     metric.c.resource_id == sa.bindparam("resource_id"), metric.c.name == sa.bindparam("name")))
-INSERT_METRIC = sa.insert(metric)
+INSERT_METRIC = PreparedWrite(sa.insert(metric), (
+    "id", "archive_policy_id", "creator", "name", "unit", "resource_id", "status", "created_at",
+    "needs_raw_data_truncation"))
 RESOURCE_EXISTS = sa.select(resource.c.id).where(resource.c.id == sa.bindparam("id"))
 
 #: What a list can be sorted by.
@@ -117,7 +119,7 @@ def insert_metrics(connection: sa.Connection, definitions: Sequence[MetricDefini
     if not definitions:
         return []
     now = utcnow()
-    connection.execute(INSERT_METRIC, [
+    INSERT_METRIC.execute(connection, [
         {"id": d.id, "archive_policy_id": policy.id, "creator": creator, "name": d.name, "unit": d.unit,
          "resource_id": d.resource_id, "status": ACTIVE, "created_at": now, "needs_raw_data_truncation": False}
         for d, policy in zip(definitions, policies, strict=True)])

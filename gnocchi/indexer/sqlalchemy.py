@@ -5,7 +5,7 @@ import os
 from oslo_config import cfg
 
 from gnocchi.indexer.archive_policies import GET_POLICY_FAST, ArchivePolicies
-from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, Metrics
+from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics
 from gnocchi.indexer.packs import LOWS, Packs, prepare_get_catalogue
 from gnocchi.indexer.resource_types import ResourceTypes
 from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS, Resources
@@ -42,5 +42,6 @@ class Indexer(ArchivePolicies, Metrics, Packs, Resources, ResourceTypes):
     def prepare(self) -> None:
         """Make the statements of frequent requests, for all indexes of this process; connects to nothing."""
         catalogues = [prepare_get_catalogue(granularities, lows) for granularities in (None, 1) for lows in LOWS]
-        for statement in (GET_METRIC, GET_RESOURCE_METRIC, GET_RESOURCE, LIST_METRIC_IDS, GET_POLICY_FAST, *catalogues):
+        for statement in (GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, GET_RESOURCE, LIST_METRIC_IDS,
+                          GET_POLICY_FAST, *catalogues):
             statement.compile(self.engine.dialect)

@@ -184,9 +184,9 @@ class Connections:
         if self.dialect != "postgresql":
             assert self.engine.dialect.loaded_dbapi is not None
             # Else SQLAlchemy knows what an error means for the connection.
-            with self._translated(), contextlib.suppress(self.engine.dialect.loaded_dbapi.Error):
-                with contextlib.closing(self.engine.raw_connection()) as raw:
-                    return select.execute(raw, self.engine.dialect, parameters)
+            with (self._translated(), contextlib.suppress(self.engine.dialect.loaded_dbapi.Error),
+                  contextlib.closing(self.engine.raw_connection()) as raw):
+                return select.execute(raw, self.engine.dialect, parameters)
         with self.reading() as connection:
             return select.fetch(connection, parameters)
 

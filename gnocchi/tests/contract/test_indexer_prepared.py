@@ -1,4 +1,4 @@
-"""SELECTs that the driver executes itself, on every database."""
+"""Statements that the driver executes itself, on every database."""
 
 import datetime
 import uuid
@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from gnocchi import exceptions
 from gnocchi.indexer import MetricDefinition
 from gnocchi.indexer.models import archive_policy, metric, resource
-from gnocchi.indexer.prepared import PreparedSelect
+from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.indexer.transactions import Undone
 from gnocchi.tests.contract.test_indexer_archive_policies import make_policy
 from gnocchi.tests.contract.test_indexer_transactions import kill_connections, only_on_servers
 
@@ -55,6 +56,57 @@ def test_transactions_see_their_own_changes(indexer):
         connection.execute(sa.insert(archive_policy), {
             "id": uuid.UUID(int=1), "name": "new", "back_window": 0, "definition": [], "aggregation_methods": ["max"]})
         assert [[uuid.UUID(int=1), "new", 0, [], ["max"]]] == BY_NAME.fetch(connection, {"name": "new"})
+
+
+POLICY_COLUMNS = ("id", "name", "back_window", "definition", "aggregation_methods")
+
+
+def make_policy_row(number):
+    return {"id": uuid.UUID(int=number), "name": f"✔ % {number}", "back_window": number, "definition": [{"points": 1}],
+            "aggregation_methods": ["max"]}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_writes_are_those_of_sqlalchemy(indexer, count):
+    """What is written is read back equal, and the number of rows affected is told."""
+    insert = PreparedWrite(sa.insert(archive_policy), POLICY_COLUMNS)
+    update = PreparedWrite(sa.update(archive_policy).where(archive_policy.c.name == sa.bindparam("wanted"))
+                           .values(back_window=archive_policy.c.back_window + sa.bindparam("more")))
+    rows = [make_policy_row(number) for number in range(count)]
+    with indexer.writing() as connection:
+        assert count == insert.execute(connection, rows)
+    with indexer.writing() as connection:
+        assert 1 == update.execute(connection, [{"wanted": rows[0]["name"], "more": 7}])
+        assert 0 == update.execute(connection, [{"wanted": "other", "more": 7}])
+    rows[0]["back_window"] += 7
+    with indexer.reading() as connection:
+        found = connection.execute(sa.select(archive_policy).order_by(archive_policy.c.id)).mappings().all()
+    assert rows == [{name: row[name] for name in POLICY_COLUMNS} for row in found]
+
+
+def test_write_that_breaks_a_constraint(indexer):
+    """It is told as SQLAlchemy tells it, and nothing of the transaction remains."""
+    insert = PreparedWrite(sa.insert(archive_policy), POLICY_COLUMNS)
+    row = make_policy_row(1)
+    with pytest.raises(sa.exc.IntegrityError), indexer.writing() as connection:
+        insert.execute(connection, [row])
+        insert.execute(connection, [row | {"name": "another"}])
+    with indexer.reading() as connection:
+        assert 0 == connection.execute(sa.select(sa.func.count()).select_from(archive_policy)).scalar_one()
+    assert 0 == indexer.engine.pool.checkedout()
+
+
+@only_on_servers
+def test_write_on_a_lost_connection(indexer):
+    """The transaction is told to be undone, so it can be tried again."""
+    insert = PreparedWrite(sa.insert(archive_policy), POLICY_COLUMNS)
+    with pytest.raises(Undone), indexer.writing() as connection:
+        insert.execute(connection, [make_policy_row(1)])
+        kill_connections(indexer)
+        insert.execute(connection, [make_policy_row(2)])
+    with indexer.writing() as connection:
+        assert 1 == insert.execute(connection, [make_policy_row(1)])
+    assert 0 == indexer.engine.pool.checkedout()
 
 
 def test_readers_see_commits(indexer):
