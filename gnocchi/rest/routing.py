@@ -124,7 +124,7 @@ def dispatch(request: Request, controller: Any, values: list[str]) -> tuple[Any,
         allow = [name for name in METHODS if hasattr(controller, name.lower())]
         raise errors.RequestError(405, "", {"Allow": ", ".join(allow)})
     if not errors.accepts_json(request.environ.get("HTTP_ACCEPT")):
-        raise errors.RequestError(406)
+        raise errors.RequestError(406, f"Only {JSON} is offered")
     request.pecan["content_type"] = JSON
     return handler, list(arguments)
 

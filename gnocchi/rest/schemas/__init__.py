@@ -53,6 +53,18 @@ def integer(value):
 name = voluptuous.All(text, voluptuous.Length(max=NAME_LENGTH_MAX))
 
 
+def _addressable(value: str) -> str:
+    if not value:
+        raise voluptuous.Invalid("expected a name that is not empty")
+    if "/" in value:
+        raise voluptuous.Invalid("expected a name without '/'")
+    return value
+
+
+#: A name that is going to be a segment of a path.  What no path can hold could be neither shown nor deleted.
+path_name = voluptuous.All(name, _addressable)
+
+
 def whole_number(least: int) -> voluptuous.All:
     """A whole number from `least` to what the index can hold."""
     return voluptuous.All(integer, voluptuous.Range(min=least, max=INTEGER_MAX))

@@ -4,7 +4,7 @@ import voluptuous
 
 from gnocchi import archive_policy, times
 from gnocchi.carbonara.methods import METHODS
-from gnocchi.rest.schemas import name, whole_number
+from gnocchi.rest.schemas import path_name, whole_number
 
 #: Method names and the edits of them that a list may hold.
 METHOD_NAMES = frozenset(METHODS) | {"*"} | {sign + method for sign in "+-" for method in METHODS}
@@ -29,7 +29,7 @@ DEFINITION = voluptuous.All([{
 
 #: `aggregation_methods` stays a list: edits apply in order.
 CREATE = voluptuous.Schema({
-    voluptuous.Required("name"): name,
+    voluptuous.Required("name"): path_name,
     voluptuous.Required("definition"): DEFINITION,
     "back_window": whole_number(0),
     "aggregation_methods": [voluptuous.In(METHOD_NAMES, msg="not a valid value")],
