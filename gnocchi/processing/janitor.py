@@ -24,7 +24,7 @@ from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.aggregate import expunge_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.merge import merge_sack
-from gnocchi.processing.orphans import collect_orphans
+from gnocchi.processing.orphans import collect_old_orphans, collect_orphans
 from gnocchi.processing.parking import Unprocessable, utcnow
 from gnocchi.processing.replay import is_due, replay_pack
 from gnocchi.storage.store import Store
@@ -94,6 +94,8 @@ class Janitor:
         self._merged: dict[int, int] = {}
         #: When objects were first found without a name, by sack and key.
         self._unnamed: dict[int, dict[str, float]] = {}
+        #: The same of objects that were written for another number of sacks.
+        self._unnamed_old: dict[str, float] = {}
 
     def clean_up(self) -> CleanedUp:
         """Run one round.  Raises BackendUnavailable; what was done until then stays done."""
@@ -105,6 +107,8 @@ class Janitor:
         self._delete_garbage()
         if self._round % ROUNDS_PER_SEARCH == 0:
             self._collect_orphans(sacks)
+            self.counters[DELETED] += collect_old_orphans(sacks, self._indexer, self._store, ORPHAN_GRACE_S,
+                                                          self._unnamed_old)
             self._store.driver.delete_leftovers(LEFTOVER_AGE_S)
         self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
         self._round += 1

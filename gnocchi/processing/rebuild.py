@@ -30,7 +30,7 @@ from gnocchi.processing.rebuild_blocks import BlockChooser, FoundBlock
 from gnocchi.processing.repair import Refused
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.head import Head, contains, encoded_size
-from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, KIND_PARKED, Section, parse_sequence
+from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, KIND_PARKED, PREFIX, Section, parse_sequence
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _scan(store: Store, rebuilt: Rebuilt) -> tuple[dict[UUID, Sections], int]:
     """Read the tables of all objects; return their sections by policy, and the highest sequence."""
     by_policy: dict[UUID, Sections] = {}
     newest = 0
-    for key in store.driver.list("sack/"):
+    for key in store.driver.list(PREFIX):
         sequence = parse_sequence(key)
         if sequence is None:
             continue

@@ -24,7 +24,10 @@ VERSION = 1
 #: Sections begin on such a boundary, so that their arrays can be used in place.
 ALIGNMENT = 8
 
-_KEY = re.compile(r"sack/[0-9]+-[0-9]+/[a-z]+-([0-9]+)-[0-9a-f]{16}")
+#: What the keys of all objects begin with.
+PREFIX = "sack/"
+
+_KEY = re.compile(r"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-[0-9a-f]{16}")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -74,7 +77,7 @@ def pad(length: int) -> int:
 
 def make_prefix(sack_bits: int, sack: int) -> str:
     """Return what the keys of all objects of a sack begin with."""
-    return f"sack/{sack_bits}-{sack}/"
+    return f"{PREFIX}{sack_bits}-{sack}/"
 
 
 def make_key(sack_bits: int, sack: int, kind: str, sequence: int) -> str:
@@ -84,6 +87,12 @@ def make_key(sack_bits: int, sack: int, kind: str, sequence: int) -> str:
 
 def parse_sequence(key: str) -> int | None:
     """Return the sequence of the commit that an object was written for, or None when no object of ours has that key."""
+    match = _KEY.fullmatch(key)
+    return int(match[2]) if match else None
+
+
+def parse_sack_bits(key: str) -> int | None:
+    """Return for how many sacks, as bits, an object was written, or None when no object of ours has that key."""
     match = _KEY.fullmatch(key)
     return int(match[1]) if match else None
 

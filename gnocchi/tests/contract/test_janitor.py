@@ -115,6 +115,16 @@ def test_lost_commit_is_no_error(engine, janitor, monkeypatch):
     assert [{"merge_sack"}, set()] == [list_left(engine, number) for number in range(SACKS)]
 
 
+def test_orphans_of_another_number_of_sacks(engine, janitor):
+    """They are found by the very next search."""
+    key = make_key(SACK_BITS + 1, 3, "block", 1)
+    engine.store.driver.put(key, b"of a commit that failed")
+    engine.indexer.change_sacks(2 * SACKS)
+    engine.indexer.change_sacks(SACKS)
+    assert 1 == janitor.clean_up().objects
+    assert [] == list(engine.store.driver.list(""))
+
+
 def test_unwell_back_end_ends_the_round(engine, janitor, monkeypatch):
     """The next round tries again, and says why; other sacks would only wait for it too."""
     make_work(engine)
