@@ -27,8 +27,9 @@ from gnocchi.exceptions import BackendUnavailable, CommitLost
 from gnocchi.processing.aggregate import process_sack
 from gnocchi.processing.janitor import Janitor
 from gnocchi.processing.locks import lock_name, sack_name
-from gnocchi.processing.members import REFUSED, Membership
+from gnocchi.processing.members import Membership
 from gnocchi.processing.schedule import Schedule
+from gnocchi.processing.statistics import JANITOR, METRICD, REFUSED, Statistics
 
 LOG = logging.getLogger(__name__)
 
@@ -124,12 +125,11 @@ class Processor(Job):
         self._drained = False
         self._committed = False
         self._next_scan = self._next_roll_call = 0.0
-        self.counters: Counter[str] = Counter()
+        self._statistics = Statistics(METRICD, self._backends.member_id, conf.metricd.metric_processing_delay)
+        self.counters = self._statistics.counters
         #: Measures not stored, by reason, since the last line about it.
         self._refused: Counter[str] = Counter()
         self._next_refused_log = 0.0
-        self._published: Counter[str] = Counter()
-        self._next_publication = 0.0
         self._busy_s = 0.0
 
     @property
@@ -145,7 +145,7 @@ class Processor(Job):
         """
         now = time.monotonic()
         self._report_refused(now)
-        self._publish(now)
+        self._statistics.publish(self._backends.indexer, {"processing time": round(self._busy_s, 3)})
         position = self._backends.incoming.get_position()
         due = now >= self._next_scan
         if position == self._position and (self._drained or not due):
@@ -175,14 +175,6 @@ class Processor(Job):
                 f"{measures} {reason}" for reason, measures in sorted(self._refused.items()) if measures))
             self._refused.clear()
             self._next_refused_log = now + REFUSED_LOG_S
-
-    def _publish(self, now: float) -> None:
-        """Show the counters in `/v1/status` when they have changed, once per processing delay at most."""
-        if self._membership is None or now < self._next_publication or self.counters == self._published:
-            return
-        self._next_publication = now + self._conf.metricd.metric_processing_delay
-        self._membership.publish({**self.counters, "processing time": round(self._busy_s, 3)})
-        self._published = self.counters.copy()
 
     def _call_roll(self, sacks: int) -> Schedule:
         """Return the schedule, brought up to date with who works, once per processing delay."""
@@ -246,6 +238,7 @@ class Processor(Job):
         super().terminate()
 
     def leave(self) -> None:
+        _forget(self._statistics, self._backends)
         if self._membership is None or self._backends.coordinator.lost:
             return
         # No more than that: the session ends with the process, and stopping it in order takes tooz a second.
@@ -259,6 +252,10 @@ class JanitorJob(Job):
     name = "janitor"
     _janitor: Janitor | None = None
 
+    def __init__(self, worker_id: int, conf: cfg.ConfigOpts, cache_bytes: int = JANITOR_CACHE_BYTES) -> None:
+        super().__init__(worker_id, conf, cache_bytes)
+        self._statistics = Statistics(JANITOR, self._backends.member_id, conf.metricd.metric_processing_delay)
+
     @property
     def delay_s(self) -> float:
         return self._conf.metricd.metric_cleanup_delay
@@ -267,12 +264,23 @@ class JanitorJob(Job):
         if self._janitor is None:
             backends = self._backends
             self._janitor = Janitor(backends.incoming, backends.indexer, backends.store, backends.coordinator,
-                                    self._conf.metricd.cleanup_batch_size, self._stop.is_set)
+                                    self._conf.metricd.cleanup_batch_size, self._stop.is_set, self._statistics)
         with self._working:
             done = self._janitor.clean_up()
         self.errors += done.errors
         if any(done):
             LOG.info("Expunged %d metrics, merged %d blocks and deleted %d objects; %d errors", *done)
+        self._statistics.publish(self._backends.indexer)
+
+    def leave(self) -> None:
+        _forget(self._statistics, self._backends)
+
+
+def _forget(statistics: Statistics, backends: Backends) -> None:
+    try:
+        statistics.forget(backends.indexer)
+    except BackendUnavailable as e:
+        LOG.warning("%s", e)
 
 
 class Reporter(Job):

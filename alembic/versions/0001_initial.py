@@ -14,7 +14,7 @@ NAME = text(255)
 
 #: In the order in which they can be made.
 TABLES = ("archive_policy", "archive_policy_rule", "resource_type", "resource", "resource_history", "metric", "sack",
-          "pack", "block", "parked", "garbage")
+          "pack", "block", "parked", "garbage", "statistics")
 
 
 def upgrade():
@@ -206,6 +206,15 @@ def create_catalogue():
         sa.Column("since", TIMESTAMP, nullable=False),
         sa.PrimaryKeyConstraint("object_key", name="pk_garbage"),
         **TABLE_OPTIONS)
+    op.create_table(
+        "statistics",
+        sa.Column("process", NAME, nullable=False),
+        sa.Column("service", text(16), nullable=False),
+        sa.Column("counters", JSON, nullable=False),
+        sa.Column("updated_at", TIMESTAMP, nullable=False),
+        sa.PrimaryKeyConstraint("process", name="pk_statistics"),
+        **TABLE_OPTIONS)
     for table, column in (("pack", "sack"), ("pack", "base_key"), ("pack", "delta_key"), ("block", "object_key"),
-                          ("parked", "sack"), ("parked", "pack_id"), ("parked", "object_key"), ("garbage", "since")):
+                          ("parked", "sack"), ("parked", "pack_id"), ("parked", "object_key"), ("garbage", "since"),
+                          ("statistics", "updated_at")):
         op.create_index(f"ix_{table}_{column}", table, [column])

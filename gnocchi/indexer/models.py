@@ -188,6 +188,15 @@ parked = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     **TABLE_OPTIONS)
 
+# What processes tell of themselves, for /v1/status.
+statistics = sa.Table(
+    "statistics", metadata,
+    sa.Column("process", text(NAME_LENGTH), primary_key=True),
+    sa.Column("service", text(16), nullable=False),
+    sa.Column("counters", JSON, nullable=False),
+    sa.Column("updated_at", TIMESTAMP, nullable=False, index=True),
+    **TABLE_OPTIONS)
+
 # Objects that lost a reference; deleted after a grace period if nothing names them by then.
 garbage = sa.Table(
     "garbage", metadata,

@@ -9,6 +9,7 @@ from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METR
 from gnocchi.indexer.packs import LOWS, Packs, prepare_get_catalogue
 from gnocchi.indexer.resource_types import ResourceTypes
 from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS, Resources
+from gnocchi.indexer.statistics import Statistics
 
 #: Options of section [indexer].
 OPTS = [
@@ -33,7 +34,7 @@ DATABASE_OPTS = [
 ]
 
 
-class Indexer(ArchivePolicies, Metrics, Packs, Resources, ResourceTypes):
+class Indexer(ArchivePolicies, Metrics, Packs, Resources, ResourceTypes, Statistics):
     """See `Connections` for how it is made; its methods are grouped by noun in one module each.
 
     May be made while the database is away.  Threads share one; a child process calls `after_fork`.

@@ -9,7 +9,6 @@ import functools
 import logging
 import random
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from gnocchi.processing.merge import merge_sack
 from gnocchi.processing.orphans import collect_old_orphans, collect_orphans
 from gnocchi.processing.parking import Unprocessable, utcnow
 from gnocchi.processing.replay import is_due, replay_pack
+from gnocchi.processing.statistics import FORGET_S, JANITOR, Statistics
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -70,15 +70,12 @@ class Janitor:
         Deleted metrics taken in one round.
     stopped : callable returning bool
         Asked between two pieces of work.
-
-    Attributes
-    ----------
-    counters : Counter of str
-        What was done since the start.
+    statistics : Statistics, optional
+        Where it is counted what is done.
     """
 
     def __init__(self, incoming: IncomingDriver, indexer: Indexer, store: Store, coordinator: Coordinator,
-                 metrics_max: int, stopped: Callable[[], bool]) -> None:
+                 metrics_max: int, stopped: Callable[[], bool], statistics: Statistics | None = None) -> None:
         self._incoming = incoming
         self._indexer = indexer
         self._store = store
@@ -87,7 +84,8 @@ class Janitor:
         self._stopped = stopped
         self._after: uuid.UUID | None = None
         self._round = 0
-        self.counters: Counter[str] = Counter()
+        self._statistics = statistics or Statistics(JANITOR, "", 0.0)
+        self.counters = self._statistics.counters
         #: Packs with rows of deleted metrics, by sack.
         self._suspects: dict[int, set[uuid.UUID]] = {}
         #: Sequence of each sack when there was nothing left to merge in it.
@@ -109,6 +107,7 @@ class Janitor:
             self._collect_orphans(sacks)
             self.counters[DELETED] += collect_old_orphans(sacks, self._indexer, self._store, ORPHAN_GRACE_S,
                                                           self._unnamed_old)
+            self._indexer.delete_old_statistics(FORGET_S)
             self._store.driver.delete_leftovers(LEFTOVER_AGE_S)
         self._incoming.acknowledge({sack.number: sack.checkpoint for sack in sacks})
         self._round += 1
@@ -150,6 +149,7 @@ class Janitor:
                 measures, refused, complete = replay_pack(number, pack_id, self._indexer, self._store)
                 LOG.info("Aggregated %d parked measures of pack %s, %d of them were refused",
                          measures, pack_id, refused.total())
+                self._statistics.count_refused(refused)
         except Unprocessable as e:
             self._indexer.count_parked_attempt(pack_id)
             LOG.error("Pack %s of sack %d still cannot be processed, and its measures stay parked: %s",

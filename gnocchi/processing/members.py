@@ -1,10 +1,8 @@
-"""Who works: the group of processing workers, and what each tells about itself."""
+"""Who works: the group of processing workers."""
 
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import tooz
 from tooz.coordination import GroupAlreadyExist, GroupNotCreated, MemberAlreadyExist, MemberNotJoined
@@ -15,40 +13,13 @@ LOG = logging.getLogger(__name__)
 
 GROUP = b"gnocchi-processing"
 
-#: Beginning of the names of counters of measures that were not stored; the reason follows.
-REFUSED = "refused measures: "
 
-
-class MembersReport(NamedTuple):
-    """processors : names of the workers, or None when the coordination service keeps no groups
-
-    statistics : worker -> counter -> value since its start
-    """
-
-    processors: list[str] | None
-    statistics: dict[str, dict[str, float]]
-
-    def sum_refused(self) -> dict[str, int]:
-        """Return how many measures the workers of now did not store since they were started, by reason."""
-        totals: Counter[str] = Counter()
-        for counters in self.statistics.values():
-            totals.update({name.removeprefix(REFUSED): int(value) for name, value in counters.items()
-                           if name.startswith(REFUSED)})
-        return dict(totals)
-
-
-def report_members(coordinator: Coordinator) -> MembersReport:
-    """Return what `/v1/status` tells about metricd.  Raises BackendUnavailable."""
+def list_processors(coordinator: Coordinator) -> list[str] | None:
+    """Return the names of the workers that live, None when that cannot be known.  Raises BackendUnavailable."""
     try:
-        members = sorted(list_members(coordinator))
+        return [member.decode() for member in sorted(list_members(coordinator))]
     except tooz.NotImplemented:
-        return MembersReport(None, {})
-    statistics = {}
-    for member in members:
-        with contextlib.suppress(GroupNotCreated, MemberNotJoined):
-            capabilities = coordinator.call("get_member_capabilities", GROUP, member) or {}
-            statistics[member.decode()] = {name: value for name, value in capabilities.items() if name != "weight"}
-    return MembersReport([member.decode() for member in members], statistics)
+        return None
 
 
 def list_members(coordinator: Coordinator) -> set[bytes]:
@@ -87,7 +58,6 @@ class Membership:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._life: Any = None
-        self._publishes = True
 
     def join(self) -> set[bytes] | None:
         """Return the living members, this one among them, or None when there are no groups.
@@ -112,18 +82,6 @@ class Membership:
         with contextlib.suppress(MemberAlreadyExist):
             self._coordinator.call("join_group", GROUP, {"weight": 1})
         LOG.info("Joined coordination group: %s", GROUP.decode())
-
-    def publish(self, counters: Mapping[str, float]) -> None:
-        """Show counters in `/v1/status`, where the coordination service can.  Raises BackendUnavailable."""
-        if not self._publishes:
-            return
-        try:
-            self._coordinator.call("update_capabilities", GROUP, {"weight": 1, **counters})
-        except tooz.NotImplemented:
-            self._publishes = False
-        except (GroupNotCreated, MemberNotJoined):
-            # Forgotten by a restarted service; `join` sees to it before the next round.
-            LOG.debug("Not in the group: counters are not published")
 
     def leave(self) -> None:
         """Leave the group, so that others take over at once.  Raises BackendUnavailable."""

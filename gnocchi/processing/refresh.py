@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from gnocchi.exceptions import CommitLost, SackLocked
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing.aggregate import Processed, process_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.storage.store import Store
 
 
 def refresh_sacks(numbers: Iterable[int], incoming: IncomingDriver, indexer: Indexer, store: Store,
-                  get_coordinator: Callable[[], Coordinator], timeout_s: float) -> None:
+                  get_coordinator: Callable[[], Coordinator], timeout_s: float,
+                  count: Callable[[Processed], None] = lambda done: None) -> None:
     """Return once everything that waited in these sacks when this was called is aggregated.
 
     Parameters
@@ -23,6 +24,8 @@ def refresh_sacks(numbers: Iterable[int], incoming: IncomingDriver, indexer: Ind
         Called only when there is something to do: nothing pending means no lock.
     timeout_s : float
         For all sacks together.
+    count : callable
+        Told what each commit did, also when time runs out later.
 
     Raises
     ------
@@ -36,18 +39,20 @@ def refresh_sacks(numbers: Iterable[int], incoming: IncomingDriver, indexer: Ind
     pending = incoming.list_backlogs(checkpoints)
     for number in numbers:
         if number in pending:
-            _refresh_sack(number, incoming, indexer, store, get_coordinator(), deadline)
+            _refresh_sack(number, incoming, indexer, store, get_coordinator(), deadline, count)
 
 
 def _refresh_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store, coordinator: Coordinator,
-                  deadline: float) -> None:
+                  deadline: float, count: Callable[[Processed], None]) -> None:
     name = sack_name(number, indexer.count_sacks())
     with coordinator.wait_lock(lock_name(name), deadline, name):
         # A slice that was complete when it was read holds everything posted before; what arrives
         # while it is being worked on is not waited for.
         while True:
             try:
-                if process_sack(number, incoming, indexer, store).complete:
+                done = process_sack(number, incoming, indexer, store)
+                count(done)
+                if done.complete:
                     return
             except CommitLost:
                 # Somebody whose lock had expired committed first.  The rest is read anew.

@@ -1,7 +1,11 @@
 """The WSGI pipeline of the API, and what its handlers work with."""
 
 import importlib
+import logging
 import os
+import socket
+import threading
+import uuid
 from collections.abc import Callable
 
 import webob.exc
@@ -13,14 +17,19 @@ from paste import deploy
 
 from gnocchi.backends import Backends
 from gnocchi.common import drivers
+from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.processing.aggregate import Processed
 from gnocchi.processing.locks import Coordinator
+from gnocchi.processing.statistics import API, Statistics
 from gnocchi.rest import policies, request, routing
 from gnocchi.rest.auth import AuthHelper
 from gnocchi.rest.policy import PolicyEnforcer
 from gnocchi.rest.turns import Turns
 from gnocchi.storage.store import Store
+
+LOG = logging.getLogger(__name__)
 
 PACKAGED_PASTE_CONFIG = os.path.join(os.path.dirname(__file__), "api-paste.ini")
 
@@ -33,6 +42,10 @@ OLD_ROOTS = {
 #: Memory of one API process for heads and blocks that it read.  There are several, and from local files a read without
 #: it takes 50 us longer, of 500.
 STORE_CACHE_BYTES = 32 << 20
+
+
+#: Seconds from one publication of counters that are not urgent to the next.
+STATISTICS_DELAY_S = 30.0
 
 
 class Services:
@@ -48,6 +61,8 @@ class Services:
         self.turns = Turns(conf.api.threads)
         self.policy = PolicyEnforcer(conf)
         self.healthcheck = healthcheck.Healthcheck(webob.exc.HTTPNotFound(), conf)
+        self._statistics: Statistics | None = None
+        self._lock = threading.Lock()
         self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
 
     @property
@@ -65,6 +80,24 @@ class Services:
     @property
     def coordinator(self) -> Coordinator:
         return self.backends.coordinator
+
+    def count_processed(self, done: Processed) -> None:
+        """Count what became of measures that a request had processed."""
+        if done.measures:
+            with self._lock:
+                if self._statistics is None:
+                    # Only now: what was made before a server forked would have one name in all its processes.
+                    process = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4()}"
+                    self._statistics = Statistics(API, process, STATISTICS_DELAY_S)
+            self._statistics.count(done.measures, done.metrics, done.refused, done.parked)
+
+    def publish_statistics(self) -> None:
+        """Tell what was counted, if that is due; what cannot be told now is told later."""
+        if self._statistics is not None:
+            try:
+                self._statistics.publish(self.indexer)
+            except BackendUnavailable as e:
+                LOG.warning("Counters are not published: %s", e)
 
 
 def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable:

@@ -30,10 +30,12 @@ def refresh_metric(request: Request, metric: Metric) -> None:
     try:
         with services.turns.refreshing(services.conf.api.operation_timeout) as timeout_s:
             refresh_sacks(sack.tolist(), services.incoming, services.indexer, services.store,
-                          lambda: services.coordinator, timeout_s)
+                          lambda: services.coordinator, timeout_s, services.count_processed)
     except SackLocked as e:
         raise errors.RequestError(
             503, f"Unable to refresh metric: {metric.id}. Metric is locked. Please try again.") from e
+    finally:
+        services.publish_statistics()
 
 
 def read_resample(request: Request) -> numpy.timedelta64 | str | None:

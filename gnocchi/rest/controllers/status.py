@@ -9,7 +9,9 @@ import pecan
 from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import BacklogReport
 from gnocchi.indexer import Parked
-from gnocchi.processing.members import MembersReport, report_members
+from gnocchi.indexer.statistics import ProcessStatistics
+from gnocchi.processing.members import list_processors
+from gnocchi.processing.statistics import API, JANITOR, METRICD, list_living, sum_refused
 from gnocchi.rest import arguments, errors
 from gnocchi.rest.request import Request
 
@@ -26,17 +28,20 @@ class StatusController:
         try:
             backlog = _report_backlog(request, details)
             damage = _report_damage(request, details)
+            processors = _list_processors(request)
+            statistics = list_living(request.services.indexer, processors)
         except BackendUnavailable as e:
             raise errors.RequestError(503, f"Unable to generate status. Please retry. {e}") from e
-        members = _report_members(request)
         storage: dict[str, Any] = {"summary": {"metrics": backlog.metrics, "measures": backlog.bundles}}
         if backlog.bundles_by_metric is not None:
             storage["measures_to_process"] = backlog.bundles_by_metric
         status = {"storage": storage,
-                  "metricd": {"processors": members.processors, "statistics": members.statistics},
+                  "metricd": {"processors": processors, "statistics": _select_service(statistics, METRICD)},
                   "damage": damage}
         if details:
-            status["refused_measures"] = members.sum_refused()
+            status["janitor"] = {"statistics": _select_service(statistics, JANITOR)}
+            status["api"] = {"statistics": _select_service(statistics, API)}
+            status["refused_measures"] = sum_refused(statistics)
         return status
 
 
@@ -62,9 +67,13 @@ def _report_damage(request: Request, details: bool) -> dict[str, Any]:
     return damage
 
 
-def _report_members(request: Request) -> MembersReport:
+def _list_processors(request: Request) -> list[str] | None:
     """Who works; not known while the coordination service is away, which must not hide the backlog."""
     try:
-        return report_members(request.services.coordinator)
+        return list_processors(request.services.coordinator)
     except BackendUnavailable:
-        return MembersReport(None, {})
+        return None
+
+
+def _select_service(statistics: list[ProcessStatistics], service: str) -> dict[str, dict[str, float]]:
+    return {row.process: row.counters for row in statistics if row.service == service}

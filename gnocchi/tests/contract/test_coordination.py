@@ -14,7 +14,7 @@ import pytest
 
 from gnocchi.exceptions import BackendUnavailable, SackLocked
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
-from gnocchi.processing.members import Membership, list_members, report_members
+from gnocchi.processing.members import Membership, list_members, list_processors
 from gnocchi.tests.coordination import coordination_url, redis_server  # noqa: F401
 
 LOCK = lock_name("incoming128-17")
@@ -117,29 +117,17 @@ def test_members_join_and_leave(pair, coordination_url):  # noqa: F811
     memberships = Membership(one), Membership(two)
     if not has_groups(coordination_url):
         assert memberships[0].join() is None
-        assert (None, {}) == report_members(one)
+        assert list_processors(one) is None
         memberships[0].leave()
         return
     assert {b"one"} == memberships[0].join()
     assert {b"one", b"two"} == memberships[1].join()
     assert {b"one", b"two"} == memberships[0].join()
-    assert ["one", "two"] == report_members(one).processors
+    assert ["one", "two"] == list_processors(one)
     memberships[1].leave()
     assert {b"one"} == memberships[0].join()
     memberships[0].leave()
-    assert [] == report_members(two).processors
-
-
-def test_counters_are_published_where_possible(pair, coordination_url):  # noqa: F811
-    """The status shows what workers tell; drivers that cannot keep it show nothing and do not fail."""
-    one, two = pair
-    membership = Membership(one)
-    if membership.join() is None:
-        return
-    membership.publish({"processed measures": 12})
-    statistics = report_members(two).statistics["one"]
-    membership.leave()
-    assert statistics == ({} if coordination_url.startswith("file") else {"processed measures": 12})
+    assert [] == list_processors(two)
 
 
 def test_killed_member_of_a_file_group_is_gone_at_once(tmp_path):

@@ -4,7 +4,7 @@
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy
 
@@ -106,6 +106,12 @@ class MemoryIndex:
 
     def list_parked(self) -> list[Parked]:
         return list(self._parked.values())
+
+    def publish_statistics(self, service: str, process: str, counters: Mapping[str, float]) -> None:
+        pass
+
+    def delete_old_statistics(self, older_than_s: float) -> None:
+        pass
 
     # Garbage
 

@@ -26,7 +26,7 @@ from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import memory as memory_incoming
 from gnocchi.indexer import packs as indexer_packs
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing import janitor, orphans, schedule
+from gnocchi.processing import janitor, orphans, schedule, statistics
 from gnocchi.storage import merge
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
@@ -65,7 +65,7 @@ class Life:
     def __init__(self, seed: int, index: Any) -> None:
         self.simulation = simulation = Simulation(seed)
         self._rng = simulation.rng
-        for module in (metricd, memory_incoming, orphans):
+        for module in (metricd, memory_incoming, orphans, statistics):
             module.time = simulation.clock
         self._index = index(simulation)
         self._incoming = memory_incoming.MemoryDriver(SACKS)
@@ -219,7 +219,7 @@ def quick(monkeypatch) -> None:
         monkeypatch.setattr(janitor, name, value)
     monkeypatch.setattr(merge, "FAN_IN", 2)
     monkeypatch.setattr(schedule, "RING_PARTITIONS", 8)
-    for module in (metricd, memory_incoming, orphans):
+    for module in (metricd, memory_incoming, orphans, statistics):
         monkeypatch.setattr(module, "time", module.time)    # each life sets its own
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 

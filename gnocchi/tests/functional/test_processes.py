@@ -15,7 +15,8 @@ import urllib.request
 import pytest
 
 from gnocchi import service
-from gnocchi.processing.members import report_members
+from gnocchi.processing.members import list_processors
+from gnocchi.processing.statistics import FORGET_S, list_living
 from gnocchi.tests.coordination import redis_server  # noqa: F401
 from gnocchi.tests.functional.daemons import Deployment, wait_until
 from gnocchi.tests.functional.service import find_command
@@ -174,20 +175,23 @@ def test_metricd_resumes_after_its_coordination_service(upgraded, redis_server):
     assert "Traceback" not in metricd.output
 
 
-def test_counters_are_published_although_nothing_more_comes(upgraded, redis_server):  # noqa: F811
-    """The status tells of the last measures too, not only when further ones are processed."""
-    upgraded.configure({"DEFAULT": {"coordination_url": f"redis://127.0.0.1:{redis_server.port}"},
-                        "metricd": {"metric_processing_delay": 3}})
+def test_counters_are_published_although_nothing_more_comes(upgraded):
+    """The status tells of the last measures too, not only when further ones are processed; with files as well."""
+    upgraded.configure({"metricd": {"metric_processing_delay": 3}})
     ids = upgraded.create_metrics(16)
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for("Joined coordination group", 2)
     upgraded.post(ids)
+    indexer = upgraded.backends.indexer
 
-    def count_processed():
-        statistics = report_members(upgraded.backends.coordinator).statistics
-        return sum(counters.get("processed measures", 0) for counters in statistics.values())
+    def list_counters():
+        return [row.counters for row in list_living(indexer, list_processors(upgraded.backends.coordinator))]
 
-    wait_until(lambda: count_processed() == len(ids), lambda: f"{count_processed()}\n{metricd.output}")
+    wait_until(lambda: sum(counters.get("processed measures", 0) for counters in list_counters()) == len(ids),
+               lambda: f"{list_counters()}\n{metricd.output}")
+    assert all(counters["processing time"] > 0 for counters in list_counters())
+    assert 0 == metricd.stop()
+    assert [] == indexer.list_statistics(FORGET_S)
 
 
 def test_metricd_stops_after_enough_metrics(upgraded):
