@@ -14,6 +14,7 @@
     |                              NoArchivePolicyRuleMatch, InvalidResource)
     +-- BackendUnavailable         a back end is unwell; the work stays queued, answers are 503
     |   +-- SackLocked             the lock of a sack was not obtained in time
+    |   +-- ChangedMeanwhile       what a request looked at before a write has changed; the request looks again
     +-- CommitLost                 somebody else committed this sack first; nothing was made visible
     +-- CorruptedData              stored bytes are damaged: names object key and offset
     +-- ObjectNotFound             a storage key does not exist
@@ -179,6 +180,11 @@ class SackLocked(BackendUnavailable):
     def __init__(self, sack):
         super().__init__(f"Sack {sack} is locked")
         self.sack = sack
+
+
+class ChangedMeanwhile(BackendUnavailable):
+    def __init__(self, what):
+        super().__init__(f"{what} was changed by others again and again meanwhile")
 
 
 class CommitLost(GnocchiError):

@@ -13,9 +13,13 @@ from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
 
 __all__ = [
-    "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Parked", "Resource",
-    "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
+    "CURRENT_REVISION", "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Parked",
+    "Resource", "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
 ]
+
+
+#: What stands for the number of a revision that is still the current one.
+CURRENT_REVISION = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,12 @@ class ResourceType:
 
 @dataclasses.dataclass(frozen=True)
 class Resource:
-    """One revision of a resource; times are naive UTC.  metrics: name -> metric id, live ones only."""
+    """One revision of a resource; times are naive UTC.
+
+    attributes : values of all attributes of its type: text (also ids), floats, booleans, naive UTC; None if not set
+    metrics : name -> metric id, live ones only; the same in all revisions
+    revision : its number, or CURRENT_REVISION
+    """
 
     id: uuid.UUID
     type: str
@@ -62,6 +71,11 @@ class Resource:
     revision_end: datetime.datetime | None
     attributes: dict[str, Any]
     metrics: dict[str, uuid.UUID]
+    revision: int = CURRENT_REVISION
+
+    def of_revision(self, number: int, end: datetime.datetime) -> "Resource":
+        """Return it as the old revision with that number."""
+        return dataclasses.replace(self, revision=number, revision_end=end)
 
 
 @dataclasses.dataclass(frozen=True)

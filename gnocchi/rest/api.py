@@ -72,6 +72,7 @@ class V1Controller(routing.Routes):
         "/resource": resource.ResourceIndexController(),
         "/resource/{type}": resource.ResourcesController(),
         "/resource/{type}/{id}": resource.ResourceController(),
+        "/resource/{type}/{id}/history": resource.HistoryController(),
         "/resource/{type}/{id}/metric": resource.ResourceMetricsController(),
         "/resource/{type}/{id}/metric/{name}": resource.NamedMetricController(),
         "/resource/{type}/{id}/metric/{name}/measures": resource.NamedMeasuresController(),

@@ -5,6 +5,7 @@ import uuid
 
 import voluptuous
 
+from gnocchi.indexer import CURRENT_REVISION
 from gnocchi.indexer.pagination import invalid_marker
 
 #: Text ids of resources are hashed in this namespace.  Contract, rest 11.2.
@@ -12,6 +13,8 @@ RESOURCE_ID_NAMESPACE = uuid.UUID("0a7a15ff-aa13-4ac2-897c-9bdf30ce175b")
 
 #: Characters of a text id.
 RESOURCE_ID_LENGTH_MAX = 289
+
+_REVISION = re.compile(r"-1|[0-9]{1,18}", re.ASCII)
 
 _HEX = re.compile(r"[0-9A-Fa-f]{32}")
 
@@ -33,6 +36,19 @@ def parse_marker(text: str | None) -> uuid.UUID | None:
         return None
     try:
         return parse_uuid(text)
+    except ValueError:
+        raise invalid_marker(text) from None
+
+
+def parse_revision_marker(text: str | None) -> tuple[uuid.UUID | None, int]:
+    """Read the marker of a page in a list of revisions, `<id>@<revision>`.  Raises InvalidPagination."""
+    if text is None:
+        return None, CURRENT_REVISION
+    id, _, revision = text.partition("@")
+    if not _REVISION.fullmatch(revision):
+        raise invalid_marker(text)
+    try:
+        return parse_uuid(id), int(revision)
     except ValueError:
         raise invalid_marker(text) from None
 

@@ -24,6 +24,15 @@ def set_validators(response, resource: Resource) -> None:
     response.last_modified = _last_modified(resource)
 
 
+#: Conditions on a change.
+_HEADERS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
+
+
+def has_preconditions(request: Request) -> bool:
+    """Whether a change must find the revision for which `check_preconditions` returned."""
+    return any(name in request.environ for name in _HEADERS)
+
+
 def check_preconditions(request: Request, resource: Resource) -> None:
     """Return if the request may go on.
 

@@ -7,12 +7,11 @@ import pecan
 import voluptuous
 
 from gnocchi.exceptions import NoSuchMetric, NoSuchResource
-from gnocchi.indexer import Metric, MetricDefinition, Resource
-from gnocchi.indexer.pagination import RESOURCE_SORTS
-from gnocchi.indexer.resource_types import GENERIC
-from gnocchi.rest import arguments, formats, headers, ids, pagination
+from gnocchi.indexer import Metric, MetricDefinition, Resource, ResourceType
+from gnocchi.rest import formats, headers, ids, resource_lists, schemas
 from gnocchi.rest.controllers import measures, metric
-from gnocchi.rest.preconditions import check_preconditions, set_validators
+from gnocchi.rest.preconditions import check_preconditions, has_preconditions, set_validators
+from gnocchi.rest.repeat import until_unchanged
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as metric_schemas
 from gnocchi.rest.schemas import resource as resource_schemas
@@ -46,13 +45,6 @@ def find_named_metric(request: Request, type_name: str, text: str, name: str) ->
         raise
 
 
-def format_for(resource: Resource, type_name: str, details: bool = False) -> dict[str, Any]:
-    """A resource as it looks through the URL of a type."""
-    if details or type_name != GENERIC:
-        return formats.format_typed_resource(resource)
-    return formats.format_resource(resource)
-
-
 def read_metrics(request: Request, metrics: dict[str, Any],
                  resource_id: uuid.UUID) -> dict[str, uuid.UUID | MetricDefinition]:
     """What a checked body wants a resource's metrics to be, after asking whether the caller may create new ones."""
@@ -76,44 +68,37 @@ class ResourceIndexController:
 class ResourcesController:
     """`/v1/resource/{type}`."""
 
-    def lookup(self, type_name: str) -> tuple[str]:
-        pecan.request.services.indexer.get_resource_type(type_name)
-        return (type_name,)
+    def lookup(self, type_name: str) -> tuple[ResourceType]:
+        return (pecan.request.services.indexer.get_resource_type(type_name),)
 
     @pecan.expose("json")
-    def get(self, type_name: str) -> list[dict[str, Any]]:
-        request = pecan.request
-        details = arguments.read_bool(request, "details", default=False)
-        page = pagination.read_page(request, RESOURCE_SORTS)
-        resources = request.services.indexer.list_resources(
-            type_name, limit=page.limit, marker=ids.parse_marker(page.marker), sorts=page.sorts)
-        if resources:
-            pagination.set_next_link(request, pecan.response, page, len(resources), str(resources[-1].id))
-        wanted = set(request.GET.getall("attrs"))
-        return [_keep(format_for(resource, type_name, details), wanted) for resource in resources]
+    def get(self, type: ResourceType) -> list[dict[str, Any]]:
+        return resource_lists.list_page(pecan.request, pecan.response, type)
 
     @pecan.expose("json")
-    def post(self, type_name: str) -> dict[str, Any]:
+    def post(self, type: ResourceType) -> dict[str, Any]:
         request = pecan.request
-        creator = request.identity.creator
-        body = request.read_json(resource_schemas.CREATE)
-        resource_id = metric_schemas.read_resource_id(body, "id", creator)
-        metrics = body.pop("metrics", {})
-        request.enforce("create resource", {**body, "id": str(resource_id), "type": type_name, "creator": creator})
-        with metric.named_in_body():
-            resource = request.services.indexer.create_resource(
-                type_name, resource_id, creator, original_resource_id=body["id"],
-                user_id=body.get("user_id"), project_id=body.get("project_id"),
-                started_at=body.get("started_at"), ended_at=body.get("ended_at"),
-                metrics=read_metrics(request, metrics, resource_id))
-        headers.set_created(request, pecan.response, "resource", type_name, str(resource.id))
+        body = request.read_json()
+        resource = until_unchanged(lambda: _create(request, type.name, body))
+        headers.set_created(request, pecan.response, "resource", type.name, str(resource.id))
         set_validators(pecan.response, resource)
-        return format_for(resource, type_name)
+        return resource_lists.format_for(resource, type.name)
 
 
-def _keep(item: dict[str, Any], wanted: set[str]) -> dict[str, Any]:
-    """Only the keys wanted; all if none are named."""
-    return {key: value for key, value in item.items() if key in wanted} if wanted else item
+def _create(request: Request, type_name: str, body: Any) -> Resource:
+    indexer, creator = request.services.indexer, request.identity.creator
+    type = indexer.get_resource_type(type_name)
+    values = schemas.validate(resource_schemas.for_creation(type), body)
+    resource_id = metric_schemas.read_resource_id(values, "id", creator)
+    metrics = values.pop("metrics", {})
+    request.enforce("create resource", {**values, "id": str(resource_id), "type": type.name, "creator": creator})
+    with metric.named_in_body():
+        return indexer.create_resource(
+            type.name, resource_id, creator, original_resource_id=values["id"],
+            user_id=values.get("user_id"), project_id=values.get("project_id"),
+            started_at=values.get("started_at"), ended_at=values.get("ended_at"),
+            attributes={name: values[name] for name in type.attributes if name in values}, checked=type,
+            metrics=read_metrics(request, metrics, resource_id))
 
 
 class ResourceController:
@@ -128,14 +113,62 @@ class ResourceController:
         request.enforce("get resource", formats.format_resource(resource))
         check_preconditions(request, resource)
         set_validators(pecan.response, resource)
-        return format_for(resource, type_name)
+        return resource_lists.format_for(resource, type_name)
+
+    @pecan.expose("json")
+    def patch(self, type_name: str, resource: Resource) -> dict[str, Any]:
+        request = pecan.request
+        request.enforce("update resource", formats.format_resource(resource))
+        check_preconditions(request, resource)
+        body = request.read_json()
+        changed = until_unchanged(lambda: _change(request, type_name, resource.id, body))
+        set_validators(pecan.response, changed)
+        return resource_lists.format_for(changed, type_name)
 
     @pecan.expose("json")
     def delete(self, type_name: str, resource: Resource) -> None:
         request = pecan.request
-        request.enforce("delete resource", formats.format_resource(resource))
-        check_preconditions(request, resource)
-        request.services.indexer.delete_resource(type_name, resource.id)
+
+        def attempt() -> None:
+            seen = _find_permitted(request, type_name, resource.id, "delete resource")
+            request.services.indexer.delete_resource(type_name, seen.id, seen, has_preconditions(request))
+
+        until_unchanged(attempt)
+
+
+def _find_permitted(request: Request, type_name: str, id: uuid.UUID, rule: str) -> Resource:
+    """A resource that the caller may change, and wants to as it is now."""
+    resource = request.services.indexer.get_resource(type_name, id)
+    request.enforce(rule, formats.format_resource(resource))
+    check_preconditions(request, resource)
+    return resource
+
+
+def _change(request: Request, type_name: str, id: uuid.UUID, body: Any) -> Resource:
+    indexer = request.services.indexer
+    resource = _find_permitted(request, type_name, id, "update resource")
+    type = indexer.get_resource_type(type_name)
+    values = schemas.validate(resource_schemas.for_change(type), body)
+    metrics = values.pop("metrics", None)
+    attributes = {name: values.pop(name) for name in type.attributes if name in values}
+    choices = None if metrics is None else read_metrics(request, metrics, resource.id)
+    with metric.named_in_body():
+        return indexer.update_resource(resource, values, attributes=attributes, checked=type, metrics=choices,
+                                       same_revision=has_preconditions(request))
+
+
+class HistoryController:
+    """`/v1/resource/{type}/{id}/history`."""
+
+    def lookup(self, type_name: str, resource_id: str) -> tuple[ResourceType, Resource]:
+        request = pecan.request
+        return (request.services.indexer.get_resource_type(type_name), find_resource(request, type_name, resource_id))
+
+    @pecan.expose("json")
+    def get(self, type: ResourceType, resource: Resource) -> list[dict[str, Any]]:
+        request = pecan.request
+        request.enforce("get resource", formats.format_resource(resource))
+        return resource_lists.list_revisions(request, pecan.response, type, resource.id)
 
 
 class ResourceMetricsController:
@@ -156,10 +189,16 @@ class ResourceMetricsController:
         """Adds metrics; answers 200 with all of them."""
         request = pecan.request
         request.enforce("update resource", formats.format_resource(resource))
-        choices = read_metrics(request, request.read_json(metric_schemas.RESOURCE_METRICS), resource.id)
-        with metric.named_in_body():
-            metrics = request.services.indexer.add_resource_metrics(resource.id, choices)
-        return [formats.format_metric(found) for found in metrics]
+        body = request.read_json(metric_schemas.RESOURCE_METRICS)
+
+        def attempt() -> list[Metric]:
+            seen = request.services.indexer.get_resource("generic", resource.id)
+            request.enforce("update resource", formats.format_resource(seen))
+            with metric.named_in_body():
+                return request.services.indexer.add_resource_metrics(
+                    seen.id, read_metrics(request, body, seen.id), seen)
+
+        return [formats.format_metric(found) for found in until_unchanged(attempt)]
 
 
 class NamedMetricController(metric.MetricController):

@@ -5,6 +5,11 @@ from typing import Any
 import pecan
 
 from gnocchi.indexer import ResourceType
+from gnocchi.rest import headers
+from gnocchi.rest.repeat import until_unchanged
+from gnocchi.rest.schemas import resource_type as schemas
+
+JSON_PATCH = "application/json-patch+json"
 
 
 def format_resource_type(resource_type: ResourceType) -> dict[str, Any]:
@@ -18,6 +23,17 @@ class ResourceTypesController:
         request.enforce("list resource type")
         return [format_resource_type(found) for found in request.services.indexer.list_resource_types()]
 
+    @pecan.expose("json")
+    def post(self) -> dict[str, Any]:
+        request = pecan.request
+        body = request.read_json(schemas.CREATE)
+        attributes = body.get("attributes", {})
+        request.enforce("create resource type", {"name": body["name"], "attributes": attributes})
+        schemas.check_attributes(attributes)
+        created = request.services.indexer.create_resource_type(body["name"], attributes)
+        headers.set_created(request, pecan.response, "resource_type", created.name)
+        return format_resource_type(created)
+
 
 class ResourceTypeController:
     @pecan.expose("json")
@@ -26,3 +42,24 @@ class ResourceTypeController:
         found = request.services.indexer.get_resource_type(name)
         request.enforce("get resource type", format_resource_type(found))
         return format_resource_type(found)
+
+    @pecan.expose("json")
+    def patch(self, name: str) -> dict[str, Any]:
+        request = pecan.request
+        indexer = request.services.indexer
+        found = indexer.get_resource_type(name)
+        request.enforce("update resource type", format_resource_type(found))
+        operations = request.read_json(schemas.PATCH, JSON_PATCH)
+
+        def attempt() -> ResourceType:
+            current = indexer.get_resource_type(name)
+            change = schemas.apply_patch(current, operations)
+            return current if change is None else indexer.update_resource_type(current, change.attributes, change.fill)
+
+        return format_resource_type(until_unchanged(attempt))
+
+    @pecan.expose("json")
+    def delete(self, name: str) -> None:
+        request = pecan.request
+        request.enforce("delete resource type", {"name": name})
+        request.services.indexer.delete_resource_type(name)
