@@ -1,6 +1,7 @@
 """Resource types in the index, on every database: changes of types reach resources and their old revisions."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import uuid
 
@@ -140,10 +141,8 @@ def test_at_once(indexer):
     """Types that are made, changed and deleted at once, with their resources, leave nothing half done."""
     def work(number):
         for step in range(6):
-            try:
+            with contextlib.suppress(exceptions.ResourceTypeAlreadyExists):
                 indexer.create_resource_type("shared", {"first": TEXT})
-            except exceptions.ResourceTypeAlreadyExists:
-                pass
             try:
                 seen = indexer.get_resource_type("shared")
                 name = f"a{number}{step}"
