@@ -20,15 +20,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import granian
-from granian.constants import Interfaces
-from granian.log import LogLevels
-from oslo_config import cfg
+# Read by Granian's allocator (jemalloc) when it is loaded.  By itself it keeps the memory of large bodies, 15 MB in
+# a worker, for 10 seconds and then until enough else is asked of it.  0 instead of 200 ms costs large requests 15 %.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:200,muzzy_decay_ms:0")
 
-from gnocchi import backends, service
-from gnocchi.cli import command
-from gnocchi.exceptions import GnocchiError
-from gnocchi.rest import app
+import granian  # noqa: E402
+from granian.constants import Interfaces  # noqa: E402
+from granian.log import LogLevels  # noqa: E402
+from oslo_config import cfg  # noqa: E402
+
+from gnocchi import backends, service  # noqa: E402
+from gnocchi.cli import command  # noqa: E402
+from gnocchi.common import allocators  # noqa: E402
+from gnocchi.exceptions import GnocchiError  # noqa: E402
+from gnocchi.rest import app  # noqa: E402
 
 LOG = logging.getLogger(__name__)
 
@@ -121,6 +126,7 @@ def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
         backlog=BACKLOG, backpressure=min(CONNECTIONS_MAX, raise_files_limit() // 2),
         log_level=LogLevels.error, respawn_failed_workers=True, respawn_interval=RELOAD_OVERLAP_S,
         workers_kill_timeout=GRACE_S, process_name=f"gnocchi-api: {host}:{port}")
+    allocators.limit_arenas()
     backends.preload(conf)
     app.load_app(conf)      # once here, so that workers share all that it loads
     LOG.info("Listening on %s port %d", host, port)

@@ -11,6 +11,7 @@ from oslo_config import cfg  # noqa: E402
 from gnocchi import backends, service  # noqa: E402
 from gnocchi import metricd as daemon  # noqa: E402
 from gnocchi.cli import command  # noqa: E402
+from gnocchi.common import allocators  # noqa: E402
 
 CLI_OPTS = [
     cfg.IntOpt("stop-after-processing-metrics", default=0, min=0,
@@ -22,6 +23,7 @@ CLI_OPTS = [
 @command
 def metricd() -> int:
     conf = service.prepare_service(cli_opts=CLI_OPTS)
+    allocators.limit_arenas()
     backends.preload(conf)
     if conf.stop_after_processing_metrics:
         return process_some(conf, conf.stop_after_processing_metrics)
