@@ -1,12 +1,13 @@
 """The processes of metricd: processing workers, a janitor, a reporter, and the master that minds them.
 
-    master ──fork──> processing worker(0..n)   sack by sack: lock, process_sack until nothing is left, unlock
+    master ──fork──> processing worker(0..n)   some sacks at a time: lock, process_sacks, unlock, until nothing is left
                      janitor worker(0)         parked measures, deleted metrics, blocks, garbage
                      reporting worker(0)       one log line on the backlog, another on parked measures
 
 Workers open their back ends themselves, after the fork, and go on trying while one is away.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import cotyledon
 from cotyledon import oslo_config_glue
@@ -24,7 +25,8 @@ from oslo_config import cfg
 
 from gnocchi.backends import HOST_CACHE_BYTES, Backends
 from gnocchi.exceptions import BackendUnavailable, CommitLost
-from gnocchi.processing.aggregate import process_sack
+from gnocchi.incoming import SackBacklog
+from gnocchi.processing.aggregate import MEASURES_PER_SLICE, Processed, process_sacks
 from gnocchi.processing.janitor import Janitor
 from gnocchi.processing.locks import lock_name, sack_name
 from gnocchi.processing.members import Membership
@@ -42,6 +44,9 @@ DELAY_MIN_S = 0.05
 #: Pause after a failed round in seconds: doubled from the first to the last.
 RETRY_S = 0.5
 RETRY_MAX_S = 60.0
+
+#: Sacks that are processed together: what they share costs each of them little then, and no lock is held for long.
+SACKS_PER_COMMIT = 64
 
 #: Seconds from one line about measures that were not stored to the next.
 REFUSED_LOG_S = 60.0
@@ -163,10 +168,11 @@ class Processor(Job):
         if not backlogs and self._schedule is not None:
             return
         schedule = self._call_roll(len(checkpoints))
-        for number in schedule.order(backlogs, time.time_ns()):
-            if self._stop.is_set():
-                return
-            self._process(number, len(checkpoints))
+        waiting = schedule.order(backlogs, time.time_ns())
+        while waiting and not self._stop.is_set():
+            group = _choose_group(waiting, backlogs)
+            # What is left of a long backlog comes after everybody else's turn, and meanwhile its lock is free.
+            waiting = waiting[len(group):] + self._process(group, len(checkpoints))
 
     def _report_refused(self, now: float) -> None:
         """Tell of measures that were not stored, once a minute at most."""
@@ -195,33 +201,47 @@ class Processor(Job):
             self._next_roll_call = now + self._conf.metricd.metric_processing_delay
         return self._schedule
 
-    def _process(self, number: int, sacks: int) -> None:
-        """Process the backlog of one sack unless somebody else does."""
+    def _process(self, numbers: Sequence[int], sacks: int) -> list[int]:
+        """Process a slice of each of some sacks, unless somebody else is at them; return those that have more."""
         coordinator = self._backends.coordinator
-        with coordinator.try_lock(lock_name(sack_name(number, sacks))) as held:
-            if not held:
-                return
+        with contextlib.ExitStack() as locks:
+            held = [number for number in numbers
+                    if locks.enter_context(coordinator.try_lock(lock_name(sack_name(number, sacks))))]
             with self._working:
-                try:
-                    while not self._stop.is_set() and not coordinator.lost and not self._process_slice(number):
-                        pass
-                except CommitLost as e:
-                    LOG.warning("%s; its backlog is read again", e)
-                except BackendUnavailable:
-                    raise
-                except Exception:
-                    self.errors += 1
-                    self.counters["errors"] += 1
-                    LOG.exception("Error processing new measures of sack %d", number)
+                if not held or self._stop.is_set() or coordinator.lost:
+                    return []
+                return self._process_slices(held)
 
-    def _process_slice(self, number: int) -> bool:
-        """Process a part of bounded size; return whether it was all."""
+    def _process_slices(self, numbers: Sequence[int]) -> list[int]:
+        """Process a part of bounded size; return the sacks that have more."""
         started = time.monotonic()
-        done = process_sack(number, self._backends.incoming, self._backends.indexer, self._backends.store)
+        backends = self._backends
+        try:
+            outcomes = process_sacks(numbers, backends.incoming, backends.indexer, backends.store)
+        except BackendUnavailable:
+            raise
+        except Exception:
+            if len(numbers) > 1:
+                # One of them has a fault that no other shall suffer from.
+                return [unfinished for number in numbers for unfinished in self._process_slices([number])]
+            self.errors += 1
+            self.counters["errors"] += 1
+            LOG.exception("Error processing new measures of sack %d", numbers[0])
+            return []
+        self._busy_s += time.monotonic() - started
+        for number, done in outcomes.items():
+            if isinstance(done, CommitLost):
+                LOG.warning("%s; its backlog is read again", done)
+                continue
+            self._count(number, done)
+        if 0 < self._metrics_max <= self.counters["processed metrics"]:
+            self.stop()
+        return [number for number, done in outcomes.items() if isinstance(done, Processed) and not done.complete]
+
+    def _count(self, number: int, done: Processed) -> None:
         self._committed = True
         self.counters["processed measures"] += done.measures
         self.counters["processed metrics"] += done.metrics
-        self._busy_s += time.monotonic() - started
         self._refused.update(done.refused)
         for reason, measures in done.refused.items():
             if measures:
@@ -229,9 +249,6 @@ class Processor(Job):
         if done.parked:
             self.counters["parked measures"] += done.parked
         LOG.debug("Sack %d: %d measures of %d metrics", number, done.measures, done.metrics)
-        if 0 < self._metrics_max <= self.counters["processed metrics"]:
-            self.stop()
-        return done.complete
 
     def terminate(self) -> None:
         LOG.info("Waiting ongoing metric processing to finish")
@@ -246,6 +263,18 @@ class Processor(Job):
             self._membership.leave()
         except BackendUnavailable as e:
             LOG.warning("%s", e)
+
+
+def _choose_group(numbers: Sequence[int], backlogs: Mapping[int, SackBacklog]) -> list[int]:
+    """Return the first sacks that are worth a commit together; those behind are left for other workers."""
+    group: list[int] = []
+    measures = 0
+    for number in numbers:
+        measures += backlogs[number].measures
+        if group and (len(group) == SACKS_PER_COMMIT or measures > MEASURES_PER_SLICE):
+            break
+        group.append(number)
+    return group
 
 
 class JanitorJob(Job):

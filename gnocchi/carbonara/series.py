@@ -112,6 +112,22 @@ def select(batch: SeriesBatch, rows: numpy.ndarray) -> SeriesBatch:
     return take_ranges(batch, batch.offsets[:-1][rows], batch.offsets[1:][rows])
 
 
+def slice_series(batch: SeriesBatch, begin: int, end: int) -> SeriesBatch:
+    """Get series `begin` to `end`, as views of the batch's arrays."""
+    offsets = batch.offsets[begin:end + 1]
+    first, last = int(offsets[0]), int(offsets[-1])
+    return SeriesBatch(offsets - first if first else offsets, batch.timestamps[first:last], batch.values[first:last])
+
+
+def slice_buckets(buckets: Buckets, begin: int, end: int) -> Buckets:
+    """Get the buckets of series `begin` to `end`, as views."""
+    offsets = buckets.offsets[begin:end + 1]
+    rows = slice(int(offsets[0]), int(offsets[-1]))
+    columns = {method: Column(column.values[rows], None if column.present is None else column.present[rows])
+               for method, column in buckets.columns.items()}
+    return Buckets(offsets - offsets[0], buckets.timestamps[rows], columns)
+
+
 def take_ranges(batch: SeriesBatch, begins: numpy.ndarray, ends: numpy.ndarray) -> SeriesBatch:
     """Get k series, number i made of the batch's points begins[i] to ends[i].
 

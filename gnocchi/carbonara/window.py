@@ -20,7 +20,17 @@ import numpy
 from gnocchi.carbonara import grouping
 from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.methods import RATE, aggregate
-from gnocchi.carbonara.series import Buckets, SeriesBatch, concat, empty_batch, merge, search, select, take_ranges
+from gnocchi.carbonara.series import (
+    Buckets,
+    SeriesBatch,
+    concat,
+    empty_batch,
+    merge,
+    search,
+    select,
+    slice_series,
+    take_ranges,
+)
 
 _NAT = numpy.iinfo(numpy.int64).min
 _MAX = numpy.iinfo(numpy.int64).max
@@ -97,6 +107,13 @@ def select_rows(state: WindowState, rows: numpy.ndarray) -> WindowState:
         state.has_predecessor[rows],
         select(state.raw, rows),
     )
+
+
+def slice_rows(state: WindowState, begin: int, end: int) -> WindowState:
+    """Get series `begin` to `end` of a state, as views of its arrays."""
+    rows = slice(begin, end)
+    return WindowState(state.newest[rows], state.accept_from[rows], state.predecessor[rows],
+                       state.has_predecessor[rows], slice_series(state.raw, begin, end))
 
 
 def concat_states(states: list[WindowState]) -> WindowState:

@@ -1,4 +1,4 @@
-"""The catalogue: sacks, packs and blocks, and the one transaction that makes a commit visible."""
+"""The catalogue: sacks, packs and blocks (`commits` has the transaction that changes them)."""
 
 import dataclasses
 import datetime
@@ -9,10 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from gnocchi import exceptions
-from gnocchi.indexer import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
+from gnocchi.indexer import Block, Pack, Parked, Sack, SackContents, SectionRef
 from gnocchi.indexer.archive_policies import LIST_POLICIES, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
@@ -36,16 +35,9 @@ COUNT_SACKS = sa.select(sa.func.count()).select_from(sack)
 SELECT_PACKS = sa.select(*pack.c)
 GET_PACKS = SELECT_PACKS.where(pack.c.sack == sa.bindparam("number"))
 # One statement: parked measures are rare, and to look for them apart would cost every commit.
-GET_PACKS_AND_WHETHER_PARKED = GET_PACKS.add_columns(sa.exists().where(parked.c.pack_id == pack.c.id))
+SELECT_PACKS_AND_WHETHER_PARKED = SELECT_PACKS.add_columns(sa.exists().where(parked.c.pack_id == pack.c.id))
 SELECT_PARKED = sa.select(*parked.c)
 _BITS, _LOW = (list(pack.c).index(column) for column in (pack.c.bits, pack.c.low))
-
-#: The compare-and-set that every commit begins with.
-ADVANCE_SACK = (sa.update(sack).where(sack.c.number == sa.bindparam("seen_number"),
-                                      sack.c.sequence == sa.bindparam("seen_sequence"))
-                .values(sequence=sack.c.sequence + 1))
-ADVANCE_SACK_AND_CHECKPOINT = ADVANCE_SACK.values(
-    checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type))
 
 _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("stop"),
                     block.c.last > sa.bindparam("start", type_=sa.BigInteger) - block.c.granularity)
@@ -103,13 +95,13 @@ def _encode_section(prefix: str, section: SectionRef | None) -> dict[str, Any]:
     return {f"{prefix}_key": key, f"{prefix}_offset": offset, f"{prefix}_length": length}
 
 
-def _encode_pack(row: Pack) -> dict[str, Any]:
+def encode_pack(row: Pack) -> dict[str, Any]:
     return {"id": row.id, "sack": row.sack, "policy_id": row.policy_id, "bits": row.bits, "low": row.low,
             **_encode_section("base", row.base), **_encode_section("delta", row.delta),
             "metrics": row.metrics, "bytes": row.bytes}
 
 
-def _encode_block(row: Block) -> dict[str, Any]:
+def encode_block(row: Block) -> dict[str, Any]:
     key, offset, length = row.section
     return {"id": row.id, "pack_id": row.pack_id, "object_key": key, "offset": offset, "length": length,
             "granularity": row.granularity, "level": row.level, "first": row.first, "last": row.last,
@@ -131,7 +123,7 @@ def _decode_block(id: uuid.UUID, pack_id: uuid.UUID, key: str, offset: int, leng
                  level=level, first=first, last=last, rows=rows)
 
 
-def _encode_parked(row: Parked) -> dict[str, Any]:
+def encode_parked(row: Parked) -> dict[str, Any]:
     key, offset, length = row.section
     return {"id": row.id, "sack": row.sack, "pack_id": row.pack_id, "policy_id": row.policy_id, "object_key": key,
             "offset": offset, "length": length, "measures": row.measures, "reason": row.reason,
@@ -197,27 +189,42 @@ class Packs(Connections):
             raise _no_such_sack(number)
         return Sack(*row)
 
-    @retried
     def get_sack_contents(self, number: int) -> SackContents:
-        """Return all that processing has to know of a sack.
+        """Return all that processing has to know of a sack, as `list_sack_contents` does."""
+        return self.list_sack_contents([number])[0]
 
-        What was committed after the sack itself was read may show in the rest: then a commit on top of the
+    @retried
+    def list_sack_contents(self, numbers: Sequence[int]) -> list[SackContents]:
+        """Return all that processing has to know of some sacks, in their order, with as many statements as for one.
+
+        What was committed after a sack itself was read may show in the rest: then a commit on top of the
         sequence returned is lost.
 
         Raises BackendUnavailable when there is no such sack, as `get_sack` does.
         """
+        parameters = {"numbers": list(numbers)}
+        packs: dict[int, list[Pack]] = {number: [] for number in numbers}
+        parked_rows: dict[int, list[Parked]] = {number: [] for number in numbers}
+        any_parked = False
         with self.reading() as connection:
-            sacks = [Sack(*row) for row in connection.execute(GET_SACK, {"number": number})]
-            packs = [(_decode_pack(*row[:-1]), row[-1])
-                     for row in connection.execute(GET_PACKS_AND_WHETHER_PARKED, {"number": number})]
-            rows = connection.execute(SELECT_PARKED.where(parked.c.sack == number)) if any(p for _, p in packs) else ()
-            parked_rows = tuple(_decode_parked(*row) for row in rows)
-            policies = [decode_policy(*row) for row in connection.execute(LIST_POLICIES)]
+            sacks = {row.number: Sack(*row) for row in connection.execute(
+                SELECT_SACKS.where(self.in_ids(sack.c.number, "numbers")), parameters)}
+            for row in connection.execute(
+                    SELECT_PACKS_AND_WHETHER_PARKED.where(self.in_ids(pack.c.sack, "numbers")), parameters):
+                found = _decode_pack(*row[:-1])
+                packs[found.sack].append(found)
+                any_parked |= bool(row[-1])
+            if any_parked:
+                for row in connection.execute(SELECT_PARKED.where(self.in_ids(parked.c.sack, "numbers")), parameters):
+                    waiting = _decode_parked(*row)
+                    parked_rows[waiting.sack].append(waiting)
+            policies = {row.id: decode_policy(*row) for row in connection.execute(LIST_POLICIES)}
             count = connection.execute(COUNT_SACKS).scalar_one()
-        if not sacks:
-            raise _no_such_sack(number)
-        return SackContents(sacks[0], count, [row for row, _ in packs], {policy.id: policy for policy in policies},
-                            parked_rows)
+        for number in numbers:
+            if number not in sacks:
+                raise _no_such_sack(number)
+        return [SackContents(sacks[number], count, packs[number], policies, tuple(parked_rows[number]))
+                for number in numbers]
 
     @retried
     def list_sacks(self) -> list[Sack]:
@@ -339,50 +346,6 @@ class Packs(Connections):
         lows_by_bits = {bits: {_cut_low(low, bits) for low in lows} for bits in {row[_BITS] for row in rows}}
         return _group_catalogue([row for row in rows if row[_LOW] in lows_by_bits[row[_BITS]]])
 
-    @retried
-    def commit_sack(self, commit: SackCommit) -> None:
-        """Make a commit visible, all of it or nothing.
-
-        The first statement moves the sack's sequence on only if it still is the one seen, so of two
-        workers that both believe they own the sack one loses.  Blocks of removed packs go with them,
-        unless the commit holds them anew.
-
-        Raises
-        ------
-        CommitLost
-            Somebody else committed; nothing was changed.
-        BackendUnavailable
-            If the connection broke during the commit, read the sack again to learn whether it happened.
-        """
-        with self.writing() as connection:
-            self._advance_sack(connection, commit)
-            if commit.blocks_removed:
-                _delete_ids(connection, block, commit.blocks_removed)
-            if commit.packs_removed:
-                _delete_ids(connection, pack, commit.packs_removed)
-            if commit.packs:
-                connection.execute(_UPSERT_PACK[self.dialect], [_encode_pack(row) for row in commit.packs])
-            if commit.blocks:
-                connection.execute(sa.insert(block), [_encode_block(row) for row in commit.blocks])
-            if commit.parked_removed:
-                _delete_ids(connection, parked, commit.parked_removed)
-            if commit.parked:
-                connection.execute(sa.insert(parked), [_encode_parked(row) for row in commit.parked])
-            if commit.garbage:
-                now = utcnow()
-                connection.execute(_UPSERT_GARBAGE[self.dialect], [
-                    {"object_key": key, "since": now} for key in sorted(set(commit.garbage))])
-
-    @staticmethod
-    def _advance_sack(connection: sa.Connection, commit: SackCommit) -> None:
-        statement = ADVANCE_SACK
-        parameters: dict[str, Any] = {"seen_number": commit.sack, "seen_sequence": commit.sequence}
-        if commit.checkpoint is not None:
-            statement = ADVANCE_SACK_AND_CHECKPOINT
-            parameters["new_checkpoint"] = commit.checkpoint
-        if connection.execute(statement, parameters).rowcount != 1:
-            raise exceptions.CommitLost(commit.sack, commit.sequence)
-
     # ---- parked measures
 
     @retried
@@ -465,7 +428,7 @@ def _split_packs(connection: sa.Connection, bits: int) -> None:
         copies = [(table, _copy_rows(connection, table, parent, children)) for table in (block, parked)]
         connection.execute(sa.delete(parked).where(parked.c.pack_id == parent.id))
         connection.execute(sa.delete(pack).where(pack.c.id == parent.id))       # and its blocks
-        connection.execute(sa.insert(pack), [_encode_pack(child) for child in children])
+        connection.execute(sa.insert(pack), [encode_pack(child) for child in children])
         for table, rows in copies:
             if rows:
                 connection.execute(sa.insert(table), rows)
@@ -482,25 +445,3 @@ def _spread(connection: sa.Connection, count: int) -> None:
     connection.execute(sa.update(parked).values(sack=parked.c.sack.op("&")(count - 1)))
     its_sack = sa.select(pack.c.sack).where(pack.c.id == parked.c.pack_id).scalar_subquery()
     connection.execute(sa.update(parked).where(parked.c.pack_id.in_(sa.select(pack.c.id))).values(sack=its_sack))
-
-
-def _delete_ids(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
-    for part in chunks(ids):
-        connection.execute(sa.delete(table).where(table.c.id.in_(part)))
-
-
-def _make_upserts(table: sa.Table, key: str) -> dict[str, Any]:
-    """Return, for each database, the statement that inserts a row or gives new values to the one with that key."""
-    columns = [column.name for column in table.c if column.name != key]
-    statements: dict[str, Any] = {}
-    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
-        upsert: Any = insert(table)
-        statements[dialect] = upsert.on_conflict_do_update(
-            index_elements=[key], set_={name: upsert.excluded[name] for name in columns})
-    on_mysql = mysql.insert(table)
-    statements["mysql"] = on_mysql.on_duplicate_key_update({name: on_mysql.inserted[name] for name in columns})
-    return statements
-
-
-_UPSERT_PACK = _make_upserts(pack, "id")
-_UPSERT_GARBAGE = _make_upserts(garbage, "object_key")

@@ -1,39 +1,44 @@
-"""One sack: its backlog becomes new heads and blocks.  Read this first.
+"""Some sacks: their backlogs become new heads and blocks.  Read this first.
 
-    incoming.read_backlog ──> gather ──> route ──> plan_pack (pure) ──> prepare_commit ──> indexer.commit_sack
-         a slice of           by           by       carbonara.advance      objects           one transaction:
-         the sack            metric       pack      for the whole pack     are durable       now they count
+    incoming.read_backlog ──> route ──> try_packs (pure) ──> prepare_commit ──> indexer.commit_sacks
+        a slice of each       by pack    carbonara.advance    objects of all     one transaction, in which
+        sack                             for all packs of     are durable        each sack's commit counts or
+                                         a policy                                is lost by itself
 
-A pack that cannot be read or processed gets its measures parked (gnocchi.processing.parking) in that commit.
+What all sacks have in common is done once: statements, the transaction, syncs, and the numeric work.  A pack that
+cannot be read or processed gets its measures parked (gnocchi.processing.parking) in that commit.
 """
 
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy
 
 from gnocchi import metric_ids
-from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.carbonara.series import SeriesBatch, cumulate, select, take_ranges
-from gnocchi.carbonara.window import WindowPolicy, advance
-from gnocchi.catalogue import Pack, SackContents
-from gnocchi.exceptions import CorruptedData
-from gnocchi.incoming import IncomingDriver
-from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.catalogue import Pack, SackCommit, SackContents
+from gnocchi.exceptions import CommitLost, CorruptedData
+from gnocchi.incoming import Backlog, IncomingDriver
+from gnocchi.incoming.batch import concat_batches
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.commit import EncodedPlan, PackPlan, encode_plan, prepare_commit, snapshot
+from gnocchi.processing.commit import EncodedPlan, PackPlan, encode_plan, prepare_commit, remember_heads, snapshot
 from gnocchi.processing.parking import ToPark, Unprocessable, park
+from gnocchi.processing.plan import Posted, try_packs
+from gnocchi.processing.route import Share, route
 from gnocchi.storage import packs as pack_rules
-from gnocchi.storage.head import Head, add_metrics, contains, select_metrics
-from gnocchi.storage.store import Store
+from gnocchi.storage.head import HeadParts, apply_delta, contains, empty_head, select_metrics
+from gnocchi.storage.sections import Section
+from gnocchi.storage.store import ObjectBatch, Store
 
 LOG = logging.getLogger(__name__)
 
-#: Measures taken from a sack at once.  Bounds memory: 1 M x 16 bytes are 16 MB, some five times that while sorting.
+#: Measures taken at once, from all sacks.  Bounds memory: 1 M x 16 bytes are 16 MB, some five times that while sorting.
 MEASURES_PER_SLICE = 1_000_000
+
+#: Heads of the sacks taken at once, by what the index says of them; bounds memory, too.
+HEAD_BYTES_PER_SLICE = 64 << 20
 
 #: Why a measure was not stored.
 TOO_OLD = "too old"
@@ -57,154 +62,155 @@ class Processed(NamedTuple):
     parked: int = 0
 
 
+class _Draft:
+    """What becomes of one sack.
+
+    lost : CommitLost, once it is known that the commit would be
+    """
+
+    def __init__(self, contents: SackContents, backlog: Backlog) -> None:
+        self.contents = contents
+        self.backlog = backlog
+        self.waiting = {row.pack_id: row.reason for row in contents.parked}
+        self.refused: Counter = Counter()
+        self.plans: list[EncodedPlan] = []
+        self.to_park: list[ToPark] = []
+        self.lost: CommitLost | None = None
+        self.written: list[tuple[Pack, Section]] = []
+
+    def put_off(self, share: Share, reason: Unprocessable) -> None:
+        """Have measures parked."""
+        self.to_park.append(ToPark(share.pack, share.ids, share.series, str(reason)))
+        if share.pack.id not in self.waiting:
+            LOG.error("Sack %d: measures of pack %s of archive policy %s are parked until it can be processed: %s",
+                      share.number, share.pack.id, share.policy.name, reason, exc_info=reason.__cause__)
+
+
 def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store,
                  measures_max: int = MEASURES_PER_SLICE) -> Processed:
-    """Turn the next slice of a sack's backlog into stored aggregates.
-
-    To be called under the sack's lock; whoever lost it unknowingly loses the commit instead of
-    erasing another's points.  Measures leave `incoming` only after everything computed from them is
-    durable and visible.
+    """Turn the next slice of one sack's backlog into stored aggregates, as `process_sacks` does.
 
     Raises CommitLost, BackendUnavailable: then nothing of the slice became visible.
     """
-    contents = indexer.get_sack_contents(number)
-    backlog = incoming.read_backlog(number, contents.sack.checkpoint, measures_max)
-    if backlog is None:
-        return Processed(0, 0, 0, Counter(), complete=True)
-    refused: Counter = Counter()
-    plans: list[EncodedPlan] = []
-    to_park: list[ToPark] = []
-    waiting = {row.pack_id: row.reason for row in contents.parked}
-    ids, posted = gather(backlog.batch)
-    for pack, policy, metrics, series in route(ids, posted, indexer, contents, refused):
-        try:
-            if pack.id in waiting:
-                raise Unprocessable(waiting[pack.id])
-            head = read_head(pack, indexer, store, contents)
-            encoded, late = try_pack(pack, head, metrics, series, policy.window_policy)
-        except Unprocessable as e:
-            to_park.append(ToPark(pack, metrics, series, str(e)))
-            if pack.id not in waiting:
-                LOG.error("Sack %d: measures of pack %s of archive policy %s are parked until it can be processed: %s",
-                          number, pack.id, policy.name, e, exc_info=e.__cause__)
+    outcome = process_sacks([number], incoming, indexer, store, measures_max)[number]
+    if isinstance(outcome, CommitLost):
+        raise outcome
+    return outcome
+
+
+def process_sacks(numbers: Sequence[int], incoming: IncomingDriver, indexer: Indexer, store: Store,
+                  measures_max: int = MEASURES_PER_SLICE) -> dict[int, Processed | CommitLost]:
+    """Turn the next slice of the backlog of each of some sacks into stored aggregates.
+
+    To be called under the sacks' locks; whoever lost one unknowingly loses that sack's commit instead of
+    erasing another's points.  Measures leave `incoming` only after everything computed from them is
+    durable and visible.
+
+    Returns
+    -------
+    For each sack what happened: everything, or nothing (CommitLost).  Those for which there was no room are incomplete.
+
+    Raises BackendUnavailable: nothing of the slices became visible, or, if the answer to the commit was lost, all did.
+    """
+    outcomes: dict[int, Processed | CommitLost] = {}
+    drafts = _read_slices(indexer.list_sack_contents(numbers), incoming, measures_max, outcomes)
+    if not drafts:
+        return outcomes
+    routed = route(concat_batches([draft.backlog.batch for draft in drafts.values()]),
+                   {number: draft.contents for number, draft in drafts.items()}, indexer.list_metric_policies)
+    for number, measures in routed.gone.items():
+        if measures:
+            drafts[number].refused[METRIC_GONE] += measures
+    _plan(routed.shares, drafts, indexer, store)
+    lost = _commit(drafts.values(), indexer, store)
+    for number, draft in drafts.items():
+        sack, backlog = draft.contents.sack, draft.backlog
+        if draft.lost is None and number in lost:
+            draft.lost = CommitLost(number, sack.sequence)
+        outcomes[number] = draft.lost or Processed(
+            backlog.bundles, len(backlog.batch.values), routed.metrics[number], draft.refused, backlog.complete,
+            sum(len(share.series.values) for share in draft.to_park))
+    return outcomes
+
+
+def _read_slices(contents: Iterable[SackContents], incoming: IncomingDriver, measures_max: int,
+                 outcomes: dict[int, Processed | CommitLost]) -> dict[int, _Draft]:
+    """Read backlogs, as many as there is room for; what becomes of the other sacks is noted in `outcomes`."""
+    drafts: dict[int, _Draft] = {}
+    measures = head_bytes = 0
+    for sack in contents:
+        number = sack.sack.number
+        head_bytes += sum(pack.bytes for pack in sack.packs)
+        if drafts and (measures >= measures_max or head_bytes > HEAD_BYTES_PER_SLICE):
+            outcomes[number] = Processed(0, 0, 0, Counter(), complete=False)
+            continue
+        backlog = incoming.read_backlog(number, sack.sack.checkpoint, measures_max - measures)
+        if backlog is None:
+            outcomes[number] = Processed(0, 0, 0, Counter(), complete=True)
         else:
-            refused[TOO_OLD] += late
-            plans.append(encoded)
-    prepared = prepare_commit(store, indexer.list_pack_blocks, contents, backlog.checkpoint, plans)
-    indexer.commit_sack(park(store, contents, to_park, prepared.commit))
-    remember_heads(store, plans, prepared.heads)
-    return Processed(backlog.bundles, len(backlog.batch.values), len(ids), refused, backlog.complete,
-                     sum(len(share.series.values) for share in to_park))
+            measures += len(backlog.batch.values)
+            drafts[number] = _Draft(sack, backlog)
+    return drafts
 
 
-def read_head(pack: Pack, indexer: Indexer, store: Store, contents: SackContents) -> Head:
+def _plan(shares: Iterable[Share], drafts: Mapping[int, _Draft], indexer: Indexer, store: Store) -> None:
+    """Compute and encode what the packs become, and note in the drafts what is to be written, parked or refused."""
+    by_policy: dict[uuid.UUID, list[tuple[Share, Posted]]] = {}
+    for share in shares:
+        draft = drafts[share.number]
+        if draft.lost is not None:
+            continue
+        try:
+            if share.pack.id in draft.waiting:
+                raise Unprocessable(draft.waiting[share.pack.id])
+            parts = read_parts(share.pack, indexer, store, draft.contents)
+        except Unprocessable as e:
+            draft.put_off(share, e)
+        except CommitLost as e:
+            draft.lost = e
+        else:
+            posted = Posted(share.pack, parts, share.ids, share.series)
+            by_policy.setdefault(share.policy.id, []).append((share, posted))
+    for of_policy in by_policy.values():
+        outcomes = try_packs([posted for _, posted in of_policy], of_policy[0][0].policy.window_policy)
+        for (share, _), outcome in zip(of_policy, outcomes, strict=True):
+            draft = drafts[share.number]
+            if isinstance(outcome, Unprocessable):
+                draft.put_off(share, outcome)
+            else:
+                encoded, late = outcome
+                draft.refused[TOO_OLD] += late
+                draft.plans.append(encoded)
+
+
+def _commit(drafts: Iterable[_Draft], indexer: Indexer, store: Store) -> set[int]:
+    """Write the objects of all sacks, then commit; return the sacks whose commit was lost."""
+    objects = ObjectBatch()
+    commits: list[SackCommit] = []
+    live = [draft for draft in drafts if draft.lost is None]
+    for draft in live:
+        contents = draft.contents
+        commit, draft.written = prepare_commit(objects, indexer.list_pack_blocks, contents, draft.backlog.checkpoint,
+                                               draft.plans)
+        commits.append(park(store, objects, contents, draft.to_park, commit))
+    store.write_objects(objects)
+    lost = indexer.commit_sacks(commits)
+    for draft in live:
+        if draft.contents.sack.number not in lost:
+            remember_heads(store, draft.plans, draft.written)
+    return lost
+
+
+def read_parts(pack: Pack, indexer: Indexer, store: Store, contents: SackContents) -> HeadParts:
     """Return the head of a pack as it was when its sack was read.
 
     Raises Unprocessable when it is damaged or missing, CommitLost, BackendUnavailable.
     """
     try:
         with snapshot(indexer, contents.sack):
-            return store.read_head(pack)
+            return store.read_parts(pack)
     except CorruptedData as e:
         raise Unprocessable(str(e)) from None
-
-
-def try_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
-             policy: WindowPolicy) -> tuple[EncodedPlan, int]:
-    """Return what `plan_pack` does, encoded.  Raises Unprocessable."""
-    try:
-        plan, late = plan_pack(pack, head, ids, series, policy)
-        return encode_plan(plan), late
-    except MemoryError:
-        raise
-    except Exception as e:
-        # A mistake of ours, or content that no encoder of ours wrote.  No I/O happens here, so it is of this pack
-        # alone; nothing is lost, the log shows where it happened, and it is tried again.
-        raise Unprocessable(f"{type(e).__name__}: {e}") from e
-
-
-def remember_heads(store: Store, plans: Iterable[EncodedPlan], heads: Iterable[tuple[Pack, Head]]) -> None:
-    """Keep heads that were just committed, and drop those in whose place they are."""
-    for encoded in plans:
-        if encoded.plan.pack.base is not None:
-            store.forget_head(encoded.plan.pack)
-    for pack, head in heads:
-        store.remember_head(pack, head)
-
-
-def gather(batch: MeasureBatch) -> tuple[numpy.ndarray, SeriesBatch]:
-    """Put the measures of each metric side by side, in the order of their arrival.
-
-    Returns
-    -------
-    ids : ndarray, shape (m,), `S16`, ascending, unique
-    series : SeriesBatch of m series, not sorted by time
-    """
-    ids, rows = numpy.unique(batch.metric_ids, return_inverse=True)
-    bundles = SeriesBatch(cumulate(batch.counts), batch.timestamps, batch.values)
-    ordered = select(bundles, numpy.argsort(rows, kind="stable"))
-    counts = numpy.bincount(rows, weights=batch.counts, minlength=len(ids)).astype(numpy.int64)
-    return ids, SeriesBatch(cumulate(counts), ordered.timestamps, ordered.values)
-
-
-def route(ids: numpy.ndarray, posted: SeriesBatch, indexer: Indexer, contents: SackContents,
-          refused: Counter) -> Iterator[tuple[Pack, ArchivePolicy, numpy.ndarray, SeriesBatch]]:
-    """Yield each pack that gets measures, its policy, and the ids and series that fall to it.
-
-    Measures of metrics that are no longer there are counted in `refused`.
-    """
-    live, policy_ids = indexer.list_metric_policies(ids)
-    order = numpy.argsort(live)
-    live, policy_ids = live[order], policy_ids[order]
-    known = contains(live, ids)
-    gone = int(numpy.diff(posted.offsets)[~known].sum())
-    if gone:
-        refused[METRIC_GONE] += gone
-    posted, policies = select(posted, known), contents.policies
-    for policy_id in metric_ids.unpack_ids(numpy.unique(policy_ids)):
-        of_policy = policy_ids == numpy.array(policy_id.bytes, metric_ids.DTYPE)
-        for pack in list_shares(contents, policy_id, live[of_policy]):
-            mine = of_policy & pack_rules.owns(pack, live)
-            if mine.any():
-                yield pack, policies[policy_id], live[mine], select(posted, mine)
-
-
-def list_shares(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray) -> list[Pack]:
-    """Return the stored packs of a policy, and new ones for the ids that none of them owns.
-
-    A pack whose last metric went is not stored: another takes its place, of as few bits as lie beside the others.
-    """
-    number = contents.sack.number
-    stored = [pack for pack in contents.packs if pack.policy_id == policy_id]
-    shares = list(stored)
-    for share in pack_rules.list_free_shares([(pack.bits, pack.low) for pack in stored], contents.sack_bits, number):
-        pack = pack_rules.make_pack(number, policy_id, *share)
-        if pack_rules.owns(pack, ids).any():
-            shares.append(pack)
-    return shares
-
-
-def plan_pack(pack: Pack, head: Head, ids: numpy.ndarray, series: SeriesBatch,
-              policy: WindowPolicy) -> tuple[PackPlan, int]:
-    """Compute what a pack becomes with new measures, and how many of them were too old.
-
-    Parameters
-    ----------
-    pack : Pack
-    head : Head of any metrics
-    ids : ndarray, shape (k,), `S16`, ascending, unique
-    series : SeriesBatch of the k metrics, in order of arrival
-    policy : WindowPolicy
-    """
-    head = add_metrics(head, ids)
-    rows = numpy.searchsorted(head.ids, ids)
-    begins = numpy.zeros(len(head.ids), numpy.int64)
-    ends = begins.copy()
-    begins[rows], ends[rows] = series.offsets[:-1], series.offsets[1:]
-    result = advance(head.state, take_ranges(series, begins, ends), policy)
-    changed = head.changed | (result.state.accept_from.view("i8") != head.state.accept_from.view("i8"))
-    changed[rows] = True
-    return PackPlan(pack, Head(head.ids, result.state, changed), result.sealed), int(result.refused.sum())
 
 
 class Expunged(NamedTuple):
@@ -227,7 +233,7 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
     """
     contents = indexer.get_sack_contents(number)
     parked = {row.pack_id for row in contents.parked}
-    plans = []
+    plans: list[EncodedPlan] = []
     kept = [numpy.empty(0, metric_ids.DTYPE)]
     for pack in contents.packs:
         ids = ids_by_policy.get(pack.policy_id)
@@ -236,7 +242,7 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
         try:
             if pack.id in parked:
                 raise Unprocessable("measures are parked")
-            head = read_head(pack, indexer, store, contents)
+            head = apply_delta(*read_parts(pack, indexer, store, contents))
         except Unprocessable as e:
             LOG.warning("Deleted metrics of pack %s stay until it can be processed: %s", pack.id, e)
             kept.append(ids[pack_rules.owns(pack, ids)])
@@ -244,7 +250,11 @@ def expunge_sack(number: int, ids_by_policy: Mapping[uuid.UUID, numpy.ndarray], 
         dead = contains(numpy.sort(ids), head.ids)
         if dead.any():
             left = select_metrics(head, ~dead)
-            plans.append(encode_plan(PackPlan(pack, left._replace(changed=numpy.ones(len(left.ids), bool)), {})))
+            # A delta cannot take metrics away.
+            plans.append(encode_plan(PackPlan(pack, HeadParts(left, empty_head()), left.ids, {}, keeps_base=False)))
     if plans:
-        indexer.commit_sack(prepare_commit(store, indexer.list_pack_blocks, contents, None, plans).commit)
-    return Expunged({encoded.plan.pack.id for encoded in plans}, numpy.concatenate(kept))
+        objects = ObjectBatch()
+        commit = prepare_commit(objects, indexer.list_pack_blocks, contents, None, plans).commit
+        store.write_objects(objects)
+        indexer.commit_sack(commit)
+    return Expunged({plan.pack.id for plan in plans}, numpy.concatenate(kept))

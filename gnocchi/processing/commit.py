@@ -15,9 +15,18 @@ from gnocchi.exceptions import CommitLost, CorruptedData, ObjectNotFound
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.block import encode_block
-from gnocchi.storage.head import Head, encode_head, encoded_size, select_metrics
+from gnocchi.storage.head import (
+    Head,
+    HeadParts,
+    apply_delta,
+    count_metrics,
+    encode_head,
+    encoded_size,
+    size_of,
+    view_head,
+)
 from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, Section
-from gnocchi.storage.store import Store
+from gnocchi.storage.store import ObjectBatch, Store
 
 #: A delta is written while it takes less than a base's bytes divided by this.
 DELTA_SHARE_MAX = 4
@@ -40,117 +49,137 @@ def snapshot(indexer: Indexer, sack: Sack) -> Iterator[None]:
 class PackPlan(NamedTuple):
     """What a pack shall become.
 
-    head : Head; without metrics the pack goes, and its blocks with it.  Its `changed` tells what a delta must hold;
-        all of it where metrics went, for a delta cannot take any away
-    sealed : dict of granularity (timedelta64[ns]) -> Buckets of the head's metrics, in their order
+    parts : HeadParts; without metrics the pack goes, and its blocks with it.  The base is as it is stored, if
+        `keeps_base`: then only the delta may have to be written
+    ids : ndarray, shape (m,), `S16`, ascending;  sealed : dict of granularity (timedelta64[ns]) -> Buckets of these
+        metrics, in their order
     """
 
     pack: Pack
-    head: Head
+    parts: HeadParts
+    ids: numpy.ndarray
     sealed: dict[numpy.timedelta64, Buckets]
+    keeps_base: bool = True
+
+
+class Heir(NamedTuple):
+    """A pack that takes a pack's place, and the section that is written of it, which is a delta or a base.
+
+    metrics, bytes : of its whole head
+    """
+
+    pack: Pack
+    section: Section
+    metrics: int
+    bytes: int
 
 
 class EncodedPlan(NamedTuple):
-    """A plan, the packs and heads that take its pack's place, and all sections to write.
+    """A pack, those that take its place, and its blocks of level 0: one for each granularity with sealed buckets."""
 
-    bases, deltas : one (pack, whole head, section) for each pack that takes the place
-    blocks : of level 0, one for each granularity with sealed buckets
-    """
-
-    plan: PackPlan
-    bases: list[tuple[Pack, Head, Section]]
-    deltas: list[tuple[Pack, Head, Section]]
+    pack: Pack
+    heirs: list[Heir]
     blocks: list[Section]
-
-    @property
-    def heirs(self) -> list[Pack]:
-        return [pack for pack, _, _ in (*self.bases, *self.deltas)]
 
 
 class Prepared(NamedTuple):
-    """A commit whose objects are written, and the heads to remember once it has happened."""
+    """A commit, and of the packs it changes what is written: the pack as it will be, and the section."""
 
     commit: SackCommit
-    heads: list[tuple[Pack, Head]]
+    written: list[tuple[Pack, Section]]
 
 
 def encode_plan(plan: PackPlan) -> EncodedPlan:
     """Turn a plan into sections.  Pure: what fails here is this pack's fault alone."""
-    bases, deltas = [], []
-    for pack, head in _succeed(plan):
-        delta = select_metrics(head, head.changed)
-        if _fits_delta(pack, delta):
-            deltas.append((pack, head, make_head_section(KIND_DELTA, pack, delta)))
-        else:
-            head = head._replace(changed=numpy.zeros(len(head.ids), bool))
-            bases.append((pack, head, make_head_section(KIND_BASE, pack, head)))
-    blocks = [make_block_section(plan.pack, plan.head.ids, buckets, granularity, level=0)
+    blocks = [make_block_section(plan.pack, plan.ids, buckets, granularity, level=0)
               for granularity, buckets in plan.sealed.items()]
-    return EncodedPlan(plan, bases, deltas, blocks)
+    return EncodedPlan(plan.pack, _encode_heads(plan), blocks)
 
 
-def prepare_commit(store: Store, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]], contents: SackContents,
-                   checkpoint: dict[str, Any] | None, plans: Sequence[EncodedPlan]) -> Prepared:
-    """Write the objects of a commit and return what the index has to record.
+def _encode_heads(plan: PackPlan) -> list[Heir]:
+    """Return what takes a pack's place: nothing, itself, or its halves."""
+    pack, (base, delta) = plan.pack, plan.parts
+    metrics, points = count_metrics(base, delta)
+    if not metrics:
+        return []
+    if pack_rules.needs_split(pack, metrics, size_of(metrics, points)):
+        halves = pack_rules.split(pack, apply_delta(base, delta))
+        return [_make_heir(KIND_BASE, half, head) for half, head in halves if len(head.ids)]
+    # A delta must cost enough less than the whole head.
+    if plan.keeps_base and pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length:
+        return [Heir(pack, make_head_section(KIND_DELTA, pack, delta), metrics, size_of(metrics, points))]
+    return [_make_heir(KIND_BASE, pack, apply_delta(base, delta))]
 
-    Until that is done nothing of it is visible, and nothing of it is ever deleted by this process:
+
+def _make_heir(kind: int, pack: Pack, head: Head) -> Heir:
+    return Heir(pack, make_head_section(kind, pack, head), len(head.ids), encoded_size(head))
+
+
+def prepare_commit(objects: ObjectBatch, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]],
+                   contents: SackContents, checkpoint: dict[str, Any] | None,
+                   plans: Sequence[EncodedPlan]) -> Prepared:
+    """Add the objects of a commit to those that are to be written, and return what the index has to record then.
+
+    Until it has recorded that nothing of it is visible, and nothing of it is ever deleted by this process:
     the commit may have happened although its answer was lost.
     """
-    sack, sack_bits = contents.sack, contents.sack_bits
-    owners = {encoded.plan.pack.id: encoded.heirs for encoded in plans}
-    blocks = _write_blocks(store, sack, sack_bits, plans)
-    heads = _write_heads(store, sack, sack_bits, plans)
-    packs = [encoded.plan.pack for encoded in plans]
-    garbage = _replaced_keys(packs, [pack for pack, _ in heads])
-    stored = {pack.id for pack in contents.packs}
-    removed = [pack for pack in packs if pack.id in stored and pack.id not in {heir.id for heir in owners[pack.id]}]
+    sack, stored = contents.sack, {pack.id for pack in contents.packs}
+    blocks = _add_blocks(objects, contents, plans)
+    written = _add_heads(objects, contents, plans)
+    garbage = _replaced_keys([plan.pack for plan in plans], [pack for pack, _ in written])
+    heirs = {plan.pack.id: [heir.pack for heir in plan.heirs] for plan in plans}
+    removed = [plan.pack for plan in plans
+               if plan.pack.id in stored and all(heir.id != plan.pack.id for heir in heirs[plan.pack.id])]
     for block in list_pack_blocks([pack.id for pack in removed]) if removed else []:
         garbage.add(block.section.key)
-        blocks += [replace(block, id=uuid4(), pack_id=heir.id) for heir in owners[block.pack_id]]
+        blocks += [replace(block, id=uuid4(), pack_id=heir.id) for heir in heirs[block.pack_id]]
     gone = {pack.id for pack in removed}
     # Whoever has no heirs has no live metrics, and its parked measures are nobody's.
     orphaned = [row for row in contents.parked if row.pack_id in gone]
     garbage.update(row.section.key for row in orphaned)
     commit = SackCommit(
         sack=sack.number, sequence=sack.sequence, checkpoint=checkpoint,
-        packs=tuple(pack for pack, _ in heads), packs_removed=tuple(pack.id for pack in removed),
+        packs=tuple(pack for pack, _ in written), packs_removed=tuple(pack.id for pack in removed),
         blocks=tuple(blocks), blocks_removed=(), garbage=tuple(sorted(garbage)),
-        parked=tuple(replace(row, id=uuid4(), pack_id=heir.id) for row in orphaned for heir in owners[row.pack_id]),
+        parked=tuple(replace(row, id=uuid4(), pack_id=heir.id) for row in orphaned for heir in heirs[row.pack_id]),
         parked_removed=tuple(row.id for row in orphaned))
-    return Prepared(commit, heads)
+    return Prepared(commit, written)
 
 
-def _succeed(plan: PackPlan) -> list[tuple[Pack, Head]]:
-    """Return the packs, with their heads, that take a pack's place: none, itself, or its halves."""
-    if not len(plan.head.ids):
-        return []
-    if not pack_rules.needs_split(plan.pack, plan.head):
-        return [(plan.pack, plan.head)]
-    return [(pack, head) for pack, head in pack_rules.split(plan.pack, plan.head) if len(head.ids)]
-
-
-def _write_heads(store: Store, sack: Sack, sack_bits: int, plans: Sequence[EncodedPlan]) -> list[tuple[Pack, Head]]:
-    """Write heads, and return the packs that name them and the heads as a reader will find them.
+def _add_heads(objects: ObjectBatch, contents: SackContents,
+               plans: Sequence[EncodedPlan]) -> list[tuple[Pack, Section]]:
+    """Add heads, and return the packs that name them.
 
     Bases and deltas lie in objects of their own, for a base is kept while delta follows delta.
     """
-    written: list[tuple[Pack, Head]] = []
-    bases = [base for encoded in plans for base in encoded.bases]
-    deltas = [delta for encoded in plans for delta in encoded.deltas]
-    if bases:
-        refs = store.write_sections(sack_bits, sack.number, "base", sack.sequence + 1, [s for _, _, s in bases])
-        written += [(replace(pack, base=ref, delta=None, metrics=len(head.ids), bytes=ref.length), head)
-                    for (pack, head, _), ref in zip(bases, refs, strict=True)]
-    if deltas:
-        refs = store.write_sections(sack_bits, sack.number, "delta", sack.sequence + 1, [s for _, _, s in deltas])
-        written += [(replace(pack, delta=ref, metrics=len(head.ids), bytes=encoded_size(head)), head)
-                    for (pack, head, _), ref in zip(deltas, refs, strict=True)]
+    sack, written = contents.sack, []
+    for kind, name in ((KIND_BASE, "base"), (KIND_DELTA, "delta")):
+        heirs = [heir for plan in plans for heir in plan.heirs if heir.section.kind == kind]
+        if not heirs:
+            continue
+        refs = objects.add(contents.sack_bits, sack.number, name, sack.sequence + 1, [heir.section for heir in heirs])
+        for (pack, section, metrics, size), ref in zip(heirs, refs, strict=True):
+            refs_of = {"base": ref, "delta": None} if kind == KIND_BASE else {"delta": ref}
+            written.append((replace(pack, metrics=metrics, bytes=size, **refs_of), section))
     return written
 
 
-def _fits_delta(pack: Pack, delta: Head) -> bool:
-    """Tell whether writing what changed costs enough less than writing the whole head."""
-    return pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length
+def remember_heads(store: Store, plans: Sequence[EncodedPlan], written: Sequence[tuple[Pack, Section]]) -> None:
+    """Keep heads that were just committed, and drop those in whose place they are."""
+    kept = {pack.base for pack, _ in written}
+    for plan in plans:
+        for ref in (plan.pack.base, plan.pack.delta):
+            if ref is not None and ref not in kept:
+                store.forget_section(ref)
+    for pack, section in written:
+        # The bytes are there anyway; what they were made of may be part of something larger.
+        head = view_head(section.data)
+        if section.kind == KIND_DELTA:
+            assert pack.delta is not None
+            store.remember_delta(pack.delta, head)
+        else:
+            assert pack.base is not None
+            store.remember_base(pack.base, head)
 
 
 def make_head_section(kind: int, pack: Pack, head: Head) -> Section:
@@ -165,13 +194,14 @@ def _replaced_keys(before: Sequence[Pack], after: Sequence[Pack]) -> set[str]:
     return {ref.key for ref in refs if ref is not None and ref not in still}
 
 
-def _write_blocks(store: Store, sack: Sack, sack_bits: int, plans: Sequence[EncodedPlan]) -> list[Block]:
-    """Write all sealed buckets as one object: apart from heads, which are replaced much sooner."""
-    sections = [(section, encoded.heirs) for encoded in plans for section in encoded.blocks]
+def _add_blocks(objects: ObjectBatch, contents: SackContents, plans: Sequence[EncodedPlan]) -> list[Block]:
+    """Add all sealed buckets as one object: apart from heads, which are replaced much sooner."""
+    sections = [(section, plan.heirs) for plan in plans for section in plan.blocks]
     if not sections:
         return []
-    refs = store.write_sections(sack_bits, sack.number, "block", sack.sequence + 1, [s for s, _ in sections])
-    return [Block(uuid4(), heir.id, ref, s.granularity, s.level, s.first, s.last, s.rows)
+    sack = contents.sack
+    refs = objects.add(contents.sack_bits, sack.number, "block", sack.sequence + 1, [s for s, _ in sections])
+    return [Block(uuid4(), heir.pack.id, ref, s.granularity, s.level, s.first, s.last, s.rows)
             for (s, heirs), ref in zip(sections, refs, strict=True) for heir in heirs]
 
 

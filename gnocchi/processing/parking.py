@@ -25,7 +25,7 @@ from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.incoming.batch import MeasureBatch, concat_batches, decode_batch, encode_batch, select_metrics
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.sections import KIND_PARKED, Section, parse_sequence
-from gnocchi.storage.store import Store
+from gnocchi.storage.store import ObjectBatch, Store
 
 #: The newest section of a pack's parked measures is written anew with more of them up to this size, so that a
 #: damaged pack does not get an object with every commit.
@@ -67,8 +67,9 @@ def _sequence_of(row: Parked) -> int:
     return sequence
 
 
-def park(store: Store, contents: SackContents, shares: Sequence[ToPark], commit: SackCommit) -> SackCommit:
-    """Write measures to be parked, and return the commit with them in it.
+def park(store: Store, objects: ObjectBatch, contents: SackContents, shares: Sequence[ToPark],
+         commit: SackCommit) -> SackCommit:
+    """Add measures to be parked to the objects of a commit, and return the commit with them in it.
 
     Raises BackendUnavailable.
     """
@@ -84,7 +85,7 @@ def park(store: Store, contents: SackContents, shares: Sequence[ToPark], commit:
         sections.append(make_section(share.pack, batch if earlier is None else concat_batches([earlier, batch]),
                                      contents.sacks))
         replaced.append(None if earlier is None else last)
-    refs = store.write_sections(contents.sack_bits, sack.number, "parked", sack.sequence + 1, sections)
+    refs = objects.add(contents.sack_bits, sack.number, "parked", sack.sequence + 1, sections)
     rows = []
     for share, section, ref, old in zip(shares, sections, refs, replaced, strict=True):
         if old is not None:

@@ -19,7 +19,7 @@ from gnocchi.catalogue import Block, Pack, Parked, SackCommit, SackContents, Sec
 from gnocchi.exceptions import CorruptedData, GnocchiError, ObjectNotFound
 from gnocchi.incoming.batch import decode_batch
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.aggregate import read_head
+from gnocchi.processing.aggregate import read_parts
 from gnocchi.processing.commit import make_head_section, snapshot
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.parking import Unprocessable, read_parked
@@ -183,7 +183,7 @@ def abandon_head(number: int, pack_id: UUID, indexer: Indexer, store: Store, sur
     contents = indexer.get_sack_contents(number)
     pack = _get_pack(contents, pack_id)
     try:
-        read_head(pack, indexer, store, contents)
+        read_parts(pack, indexer, store, contents)
     except Unprocessable:
         pass
     else:
@@ -247,7 +247,7 @@ def _make_head(pack: Pack, blocks: Sequence[Block], indexer: Indexer, store: Sto
     mine = contains(live, ids) & pack_rules.owns(pack, ids)
     state = empty_state(int(mine.sum()))._replace(
         newest=(accept_from[mine] - 1).view("M8[ns]"), accept_from=accept_from[mine].view("M8[ns]"))
-    return Head(ids[mine], state, numpy.zeros(len(state.newest), bool))
+    return Head(ids[mine], state)
 
 
 def abandon_block(number: int, block_id: UUID, indexer: Indexer, store: Store, sure: bool) -> Block:

@@ -15,19 +15,13 @@ from gnocchi.catalogue import Pack, Parked, SackContents
 from gnocchi.exceptions import CorruptedData
 from gnocchi.incoming.batch import concat_batches
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.aggregate import (
-    MEASURES_PER_SLICE,
-    METRIC_GONE,
-    TOO_OLD,
-    gather,
-    read_head,
-    remember_heads,
-    try_pack,
-)
-from gnocchi.processing.commit import EncodedPlan, prepare_commit, snapshot
+from gnocchi.processing.aggregate import MEASURES_PER_SLICE, METRIC_GONE, TOO_OLD, read_parts
+from gnocchi.processing.commit import EncodedPlan, prepare_commit, remember_heads, snapshot
 from gnocchi.processing.parking import Unprocessable, group_parked, read_parked
+from gnocchi.processing.plan import Posted, try_packs
+from gnocchi.processing.route import gather
 from gnocchi.storage.head import contains
-from gnocchi.storage.store import Store
+from gnocchi.storage.store import ObjectBatch, Store
 
 #: Pause after the first failed try in seconds; it doubles with each one, up to the longest.
 PAUSE_S = 60
@@ -71,20 +65,25 @@ def replay_pack(number: int, pack_id: UUID, indexer: Indexer, store: Store,
     if not rows or pack is None:
         return Replayed(0, Counter(), complete=True)
     chosen = _choose(rows, measures_max)
-    head = read_head(pack, indexer, store, contents)
+    parts = read_parts(pack, indexer, store, contents)
     ids, series, refused = _read_measures(pack, chosen, indexer, store, contents)
     left = contents._replace(parked=tuple(row for row in contents.parked if row not in chosen))
     plans: list[EncodedPlan] = []
     if len(ids):
-        encoded, refused[TOO_OLD] = try_pack(pack, head, ids, series, contents.policies[pack.policy_id].window_policy)
+        [outcome] = try_packs([Posted(pack, parts, ids, series)], contents.policies[pack.policy_id].window_policy)
+        if isinstance(outcome, Unprocessable):
+            raise outcome
+        encoded, refused[TOO_OLD] = outcome
         plans.append(encoded)
-    commit, heads = prepare_commit(store, indexer.list_pack_blocks, left, None, plans)
+    objects = ObjectBatch()
+    commit, written = prepare_commit(objects, indexer.list_pack_blocks, left, None, plans)
     if not plans and pack.base is None and len(chosen) == len(rows):
         commit = replace(commit, packs_removed=(pack.id,))      # Nothing was ever stored of it.
+    store.write_objects(objects)
     indexer.commit_sack(replace(
         commit, parked_removed=commit.parked_removed + tuple(row.id for row in chosen),
         garbage=tuple(sorted({*commit.garbage, *(row.section.key for row in chosen)}))))
-    remember_heads(store, plans, heads)
+    remember_heads(store, plans, written)
     return Replayed(len(series.values) + refused[METRIC_GONE], refused, len(chosen) == len(rows))
 
 

@@ -23,6 +23,9 @@ _TIME = numpy.dtype("<M8[ns]")
 _INT = numpy.dtype("<i8")
 _FLOAT = numpy.dtype("<f8")
 _FLAG = numpy.dtype("?")
+#: Of each array that has a value per metric, or per point.
+_METRIC_BYTES = 16 + 4 * 8 + 1
+_POINT_BYTES = 2 * 8
 
 
 class Head(NamedTuple):
@@ -30,41 +33,61 @@ class Head(NamedTuple):
 
     ids : ndarray, shape (m,), `S16`, ascending, unique
     state : WindowState of m series in the same order
-    changed : ndarray, shape (m,), bool; which of them the stored base does not hold as they are here
     """
 
     ids: numpy.ndarray
     state: WindowState
-    changed: numpy.ndarray
+
+
+class HeadParts(NamedTuple):
+    """A head as it is stored: the metrics of `delta` stand in for the same ones of `base`, or come beside them."""
+
+    base: Head
+    delta: Head
 
 
 def empty_head() -> Head:
     """Return a head without metrics."""
-    return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0), numpy.empty(0, bool))
+    return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0))
 
 
-def add_metrics(head: Head, ids: numpy.ndarray) -> Head:
-    """Return the head with those of `ids` (ascending, unique `S16`) that it lacks, without points."""
-    new = ids[~contains(head.ids, ids)]
-    if not len(new):
-        return head
-    return _join(head, Head(new, empty_state(len(new)), numpy.ones(len(new), bool)))
+def pick_metrics(parts: HeadParts, ids: numpy.ndarray) -> Head:
+    """Return the head of some metrics (ascending, unique `S16`); those that are new have no points.
+
+    Costs as much as is picked, however large the parts are.
+    """
+    for part in parts:
+        # FAST PATH: all metrics of a small pack at once.
+        if len(part.ids) == len(ids) and (part is parts.delta or not len(parts.delta.ids)) and (part.ids == ids).all():
+            return part
+    found = []
+    left = ids
+    for part in (parts.delta, parts.base):
+        if len(part.ids) and len(left):
+            places = numpy.minimum(numpy.searchsorted(part.ids, left), len(part.ids) - 1)
+            here = part.ids[places] == left
+            rows = places[here]
+            found.append(Head(part.ids[rows], select_rows(part.state, rows)))
+            left = left[~here]
+    found.append(Head(left, empty_state(len(left))))
+    return _join([head for head in found if len(head.ids)])
 
 
 def apply_delta(base: Head, delta: Head) -> Head:
     """Return the head that a base and the delta on top of it mean."""
-    return _join(select_metrics(base, ~contains(delta.ids, base.ids)), delta._replace(
-        changed=numpy.ones(len(delta.ids), bool)))
+    if not len(delta.ids):
+        return base
+    kept = ~contains(delta.ids, base.ids)
+    return _join([select_metrics(base, kept), delta]) if kept.any() else delta
 
 
-def _join(one: Head, other: Head) -> Head:
-    """Return the head of all metrics of two heads that have none in common."""
-    if not len(one.ids):
-        return other
-    ids = numpy.concatenate([one.ids, other.ids])
+def _join(heads: list[Head]) -> Head:
+    """Return the head of all metrics of heads that have none in common."""
+    if len(heads) == 1:
+        return heads[0]
+    ids = numpy.concatenate([head.ids for head in heads])
     order = numpy.argsort(ids, kind="stable")
-    return Head(ids[order], select_rows(concat_states([one.state, other.state]), order),
-                numpy.concatenate([one.changed, other.changed])[order])
+    return Head(ids[order], select_rows(concat_states([head.state for head in heads]), order))
 
 
 def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
@@ -92,7 +115,7 @@ def select_metrics(head: Head, keep: numpy.ndarray) -> Head:
     if keep.all():
         return head
     rows = numpy.flatnonzero(keep)
-    return Head(head.ids[rows], select_rows(head.state, rows), head.changed[rows])
+    return Head(head.ids[rows], select_rows(head.state, rows))
 
 
 def select_low_bits(head: Head, bits: int, low: int) -> Head:
@@ -112,8 +135,24 @@ def _layout(metrics: int, points: int) -> list[tuple[numpy.dtype, int]]:
 
 def encoded_size(head: Head) -> int:
     """Return the bytes that `encode_head` makes."""
-    layout = _layout(len(head.ids), len(head.state.raw.values))
-    return HEADER.size + sum(dtype.itemsize * length for dtype, length in layout)
+    return size_of(len(head.ids), len(head.state.raw.values))
+
+
+def size_of(metrics: int, points: int) -> int:
+    """Return the bytes that `encode_head` makes of so many metrics and points."""
+    return HEADER.size + _INT.itemsize + _METRIC_BYTES * metrics + _POINT_BYTES * points
+
+
+def count_metrics(base: Head, delta: Head) -> tuple[int, int]:
+    """Return how many metrics and points the head has that base and delta mean."""
+    metrics, points = len(delta.ids), len(delta.state.raw.values)
+    if len(base.ids):
+        places = numpy.minimum(numpy.searchsorted(base.ids, delta.ids), len(base.ids) - 1)
+        replaced = places[base.ids[places] == delta.ids]
+        offsets = base.state.raw.offsets
+        metrics += len(base.ids) - len(replaced)
+        points += len(base.state.raw.values) - int((offsets[replaced + 1] - offsets[replaced]).sum())
+    return metrics, points
 
 
 def encode_head(head: Head) -> bytes:
@@ -142,17 +181,22 @@ def decode_head(data: bytes, key: str, offset: int) -> Head:
     magic, version, flags, metrics, points, size, checksum = HEADER.unpack_from(data)
     if magic != MAGIC or version != VERSION or flags:
         raise CorruptedData(key, offset, f"not a head of version {VERSION}")
-    layout = _layout(metrics, points)
-    if size != len(data) or size != HEADER.size + sum(dtype.itemsize * n for dtype, n in layout):
+    if size != len(data) or size != size_of(metrics, points):
         raise CorruptedData(key, offset, f"{len(data)} bytes do not hold a head of {metrics} metrics, {points} points")
     digest = xxhash.xxh3_64(HEADER.pack(magic, version, flags, metrics, points, size, 0))
     digest.update(memoryview(data)[HEADER.size:])
     if digest.intdigest() != checksum:
         raise CorruptedData(key, offset, "checksum of the head does not match")
+    return view_head(data)
+
+
+def view_head(data: bytes) -> Head:
+    """Return the head in a section that is known to be sound, as views of its bytes."""
+    metrics, points = HEADER.unpack_from(data)[3:5]
     arrays, position = [], HEADER.size
-    for dtype, length in layout:
+    for dtype, length in _layout(metrics, points):
         arrays.append(numpy.frombuffer(data, dtype, length, position))
         position += dtype.itemsize * length
     ids, newest, accept_from, predecessor, offsets, timestamps, values, has_predecessor = arrays
-    raw = SeriesBatch(offsets, timestamps, values)
-    return Head(ids, WindowState(newest, accept_from, predecessor, has_predecessor, raw), numpy.zeros(metrics, bool))
+    return Head(ids, WindowState(newest, accept_from, predecessor, has_predecessor,
+                                 SeriesBatch(offsets, timestamps, values)))

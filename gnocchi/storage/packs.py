@@ -7,7 +7,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.catalogue import Pack
-from gnocchi.storage.head import Head, encoded_size, select_low_bits
+from gnocchi.storage.head import Head, select_low_bits
 
 #: A pack with more metrics, or with a head of more bytes, splits in two: a head is written whole.
 METRICS_MAX = 512
@@ -37,11 +37,11 @@ def list_free_shares(taken: Sequence[tuple[int, int]], bits: int, low: int) -> l
     return list_free_shares(inside, bits + 1, low) + list_free_shares(inside, bits + 1, low | 1 << bits)
 
 
-def needs_split(pack: Pack, head: Head) -> bool:
+def needs_split(pack: Pack, metrics: int, head_bytes: int) -> bool:
     """Tell whether a pack is too large; one metric cannot be split."""
-    if pack.bits >= BITS_MAX or len(head.ids) < 2:
+    if pack.bits >= BITS_MAX or metrics < 2:
         return False
-    return len(head.ids) > METRICS_MAX or encoded_size(head) > HEAD_BYTES_MAX
+    return metrics > METRICS_MAX or head_bytes > HEAD_BYTES_MAX
 
 
 def split(pack: Pack, head: Head) -> list[tuple[Pack, Head]]:

@@ -14,6 +14,7 @@ from gnocchi.storage import block as block_format
 from gnocchi.storage.drivers import ByteRange, StorageDriver
 from gnocchi.storage.head import (
     Head,
+    HeadParts,
     apply_delta,
     decode_head,
     empty_head,
@@ -127,14 +128,27 @@ class Store:
         data = self.driver.get_many([ByteRange(key, offset, offset + length) for key, offset, length in refs])
         return [decode_head(part, ref.key, ref.offset) for part, ref in zip(data, refs, strict=True)]
 
-    def remember_head(self, pack: Pack, head: Head) -> None:
-        """Keep a head that was just written, to spare reading it back."""
-        self._remember(_newest_section(pack), head)
+    def read_parts(self, pack: Pack) -> HeadParts:
+        """Return the head of a pack as it is stored.  Raises as `read_head` does."""
+        if pack.base is None:
+            return HeadParts(empty_head(), empty_head())
+        *deltas, base = [select_low_bits(part, pack.bits, pack.low)
+                         for part in self._read_parts(pack.base, pack.delta)]
+        return HeadParts(base, deltas[0] if deltas else empty_head())
 
-    def forget_head(self, pack: Pack) -> None:
-        """Drop a head that was replaced."""
+    def remember_base(self, ref: SectionRef, head: Head) -> None:
+        """Keep a base that was just written, to spare reading it back."""
+        self._remember(ref, head)
+
+    def remember_delta(self, ref: SectionRef, head: Head) -> None:
+        """Keep a delta that was just written."""
+        self._remember(("delta", ref), head)
+
+    def forget_section(self, ref: SectionRef) -> None:
+        """Drop what was kept of a base or delta that was replaced."""
         with self._lock:
-            self._cache.pop(_newest_section(pack), None)
+            self._cache.pop(ref, None)
+            self._cache.pop(("delta", ref), None)
 
     def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the sealed buckets that a block holds of one metric and method.
@@ -218,8 +232,31 @@ class Store:
 
         Raises BackendUnavailable.
         """
+        objects = ObjectBatch()
+        refs = objects.add(sack_bits, sack, kind, sequence, sections)
+        self.write_objects(objects)
+        return refs
+
+    def write_objects(self, objects: "ObjectBatch") -> None:
+        """Write objects; on return all of them survive a crash.  Raises BackendUnavailable."""
+        if objects.encoded:
+            self.driver.put_many(objects.encoded)
+
+
+class ObjectBatch:
+    """Objects that are to be written together.
+
+    encoded : list of (key, bytes)
+    """
+
+    def __init__(self) -> None:
+        self.encoded: list[tuple[str, bytes]] = []
+
+    def add(self, sack_bits: int, sack: int, kind: str, sequence: int,
+            sections: Sequence[Section]) -> list[SectionRef]:
+        """Add an object, and return where each section will lie in it."""
         key = make_key(sack_bits, sack, kind, sequence)
         data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
-        self.driver.put(key, data)
+        self.encoded.append((key, data))
         return [SectionRef(key, offset, len(section.data))
                 for section, offset in zip(sections, offsets, strict=True)]

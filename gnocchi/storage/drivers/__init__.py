@@ -27,6 +27,14 @@ class StorageDriver(abc.ABC):
         Raises BackendUnavailable when it may not be stored; it may be tried again.
         """
 
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Store several objects as `put` does; all that takes time may be done for all of them at once.
+
+        Raises BackendUnavailable when any may not be stored; others may be.
+        """
+        for key, data in objects:
+            self.put(key, data)
+
     @abc.abstractmethod
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes `start` to `stop` of an object; short if the object ends before `stop`.

@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 import uuid
+from collections import Counter
 
 import numpy
 import pytest
@@ -23,7 +24,8 @@ from gnocchi.exceptions import (
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing import aggregate
+from gnocchi.processing.aggregate import process_sack, process_sacks
 from gnocchi.storage import packs
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
@@ -206,35 +208,107 @@ def test_two_workers_on_one_sack(engine):
     """Both believe they own the sack: one loses its commit, and no point is lost or counted twice."""
     [metric_id] = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS)])
     engine.post([metric_id], [([START], [1.0])])
-    slow = engine.indexer.commit_sack
+    slow = engine.indexer.commit_sacks
 
-    def overtaken(commit):
-        engine.indexer.commit_sack = slow
+    def overtaken(commits):
+        engine.indexer.commit_sacks = slow
         engine.process()
         engine.post([metric_id], [([START + MINUTE], [2.0])])
         engine.process()
-        slow(commit)
+        return slow(commits)
 
-    engine.indexer.commit_sack = overtaken
+    engine.indexer.commit_sacks = overtaken
     with pytest.raises(CommitLost):
         process_sack(0, engine.incoming, engine.indexer, engine.store)
     engine.process()
     assert [(START, 1.0), (START + MINUTE, 2.0)] == engine.read(metric_id, "sum")[60.0]
 
 
+def test_one_of_a_group_is_overtaken(engine):
+    """It loses its commit, and only that; the others' happen, and nothing is lost or counted twice."""
+    ids = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS + number) for number in range(SACKS)])
+    series = [([START + MINUTE * number], [float(number)]) for number in range(SACKS)]
+    engine.post(ids, series)
+    slow = engine.indexer.commit_sacks
+
+    def overtaken(commits):
+        engine.indexer.commit_sacks = slow
+        process_sack(2, engine.incoming, engine.indexer, engine.store)
+        return slow(commits)
+
+    engine.indexer.commit_sacks = overtaken
+    outcomes = process_sacks(range(SACKS), engine.incoming, engine.indexer, engine.store)
+    assert [2] == [number for number, outcome in outcomes.items() if isinstance(outcome, CommitLost)]
+    assert SACKS - 1 == sum(outcome.measures for number, outcome in outcomes.items() if number != 2)
+    engine.post(ids, [([START + MINUTE * 9], [1.0])] * SACKS)
+    engine.process()
+    for metric_id, (times, values) in zip(ids, series, strict=True):
+        expected = [(times[0], values[0]), (START + MINUTE * 9, 1.0)]
+        assert expected == engine.read(metric_id, "sum")[60.0]
+
+
+def test_group_in_slices(engine, monkeypatch):
+    """Sacks for which there is no room, of measures or of heads, wait for the next slice."""
+    ids = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS + number) for number in range(SACKS)])
+    engine.post(ids, [(START + MINUTE * numpy.arange(100), numpy.arange(100.0))] * SACKS)
+    taken = process_sacks(range(SACKS), engine.incoming, engine.indexer, engine.store, measures_max=200)
+    assert [100, 100, 0, 0] == [taken[number].measures for number in range(SACKS)]
+    assert [True, True, False, False] == [taken[number].complete for number in range(SACKS)]
+    engine.process()
+    monkeypatch.setattr(aggregate, "HEAD_BYTES_PER_SLICE", 1)
+    engine.post(ids, [([START + MINUTE * 100], [1.0])] * SACKS)
+    taken = process_sacks(range(SACKS), engine.incoming, engine.indexer, engine.store)
+    assert [1, 0, 0, 0] == [taken[number].measures for number in range(SACKS)]
+    engine.process()
+    assert [101] * SACKS == [len(engine.read(metric_id, "count")[60.0]) for metric_id in ids]
+
+
+def test_group_is_as_good_as_one_by_one(engine, indexer_template, tmp_path):
+    """Several policies, packs and sacks at once give what each sack gives alone, byte for byte."""
+    wide = make_policy("wide", [(1, 60), (60, 60)], METHODS, back_window=1)
+    ids = [*engine.create_metrics(HOURS, 30), *engine.create_metrics(wide, 30)]
+    other = Engine(make_indexer(indexer_template, tmp_path / "other.db"), MemoryIncoming(SACKS),
+                   Store(MemoryDriver(), cache_bytes=0), SACKS)
+    for policy, some in ((HOURS, ids[:30]), (wide, ids[30:])):
+        other.create_metrics(policy, ids=some)
+    rng = random.Random(3)
+    for turn in range(8):
+        some = rng.sample(ids, 60 if turn % 3 == 0 else rng.randint(1, 12))
+        series = [(START + MINUTE * rng.randint(0, 40 * turn + 1) + rng.randint(0, 50) * 10**9 * numpy.arange(3),
+                   numpy.array([rng.random() for _ in range(3)])) for _ in some]
+        for each in (engine, other):
+            each.post(some, series)
+        assert engine.process() == {
+            reason: count for reason, count in other_process(other).items() if count}
+    assert [engine.read(i, method) for i in ids for method in METHODS] == [
+        other.read(i, method) for i in ids for method in METHODS]
+    other.indexer.close()
+
+
+def other_process(engine):
+    """Process all sacks together; returns the measures refused, by reason."""
+    refused = Counter()
+    numbers = list(range(SACKS))
+    while numbers:
+        outcomes = process_sacks(numbers, engine.incoming, engine.indexer, engine.store)
+        refused.update(sum((outcome.refused for outcome in outcomes.values()), Counter()))
+        numbers = [number for number, outcome in outcomes.items() if not outcome.complete]
+    return refused
+
+
 def test_failed_commit_is_not_remembered(engine):
     """A head whose commit failed is not taken for the stored one, and nothing is lost."""
     [metric_id] = engine.create_metrics(HOURS, ids=[uuid.UUID(int=SACKS)])
     engine.post([metric_id], [([START], [1.0])])
-    commit = engine.indexer.commit_sack
+    commit = engine.indexer.commit_sacks
 
     def fail(_):
         raise BackendUnavailable("index: away")
 
-    engine.indexer.commit_sack = fail
+    engine.indexer.commit_sacks = fail
     with pytest.raises(BackendUnavailable):
         process_sack(0, engine.incoming, engine.indexer, engine.store)
-    engine.indexer.commit_sack = commit
+    engine.indexer.commit_sacks = commit
     assert [] == engine.read(metric_id, "sum")[60.0]
     engine.process()
     assert [(START, 1.0)] == engine.read(metric_id, "sum")[60.0]

@@ -175,6 +175,58 @@ def test_commit_lost(indexer, sacks):
         indexer.commit_sack(SackCommit(9, 0, None))
 
 
+def test_commits_of_several_sacks(indexer, sacks):
+    """One of them that saw an older sequence changes nothing and disturbs no other; each may carry anything."""
+    old, parent = make_pack(low=1), make_pack(low=2)
+    commit(indexer, 1, packs=[old])
+    commit(indexer, 2, packs=[parent], blocks=[make_block(parent, "gone")])
+    new, child = make_pack(low=0), make_pack(low=6, bits=3)
+    row, block = make_parked(new, 0), make_block(child)
+    lost = indexer.commit_sacks([
+        SackCommit(2, 1, None, packs=(child,), packs_removed=(parent.id,), blocks=(block,), garbage=("b", "a")),
+        SackCommit(1, 0, {"x": 1}, packs=(make_pack(low=1, bits=3),), packs_removed=(old.id,), garbage=("c",)),
+        SackCommit(0, 0, {"x": 2}, packs=(new,), parked=(row,), garbage=("a",)),
+        SackCommit(9, 0, None)])
+    assert {1, 9} == lost
+    assert [Sack(0, 1, {"x": 2}), Sack(1, 1, {}), Sack(2, 2, {}), Sack(3, 0, {})] == indexer.list_sacks()
+    assert [[new], [old], [child], []] == [indexer.list_packs(number) for number in range(4)]
+    assert [block] == indexer.list_sack_blocks(2)
+    assert [row] == indexer.list_parked()
+    assert ["a", "b"] == list_garbage(indexer)
+    assert set() == indexer.commit_sacks([])
+
+
+def test_groups_commit_at_once(indexer, sacks):
+    """Of workers with overlapping groups exactly one wins each sack, and none waits for another for ever."""
+    def attempt(number):
+        groups = random.Random(number).sample(range(4), 3)
+        commits = [SackCommit(sack, 0, {"by": number}, packs=(make_pack(low=sack),),
+                              garbage=tuple(random.Random(number).sample("abcdefgh", 5))) for sack in groups]
+        return set(groups) - indexer.commit_sacks(commits)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        won = [sack for sacks in threads.map(attempt, range(16)) for sack in sacks]
+    assert [0, 1, 2, 3] == sorted(won)
+    assert [1] * 4 == [sack.sequence for sack in indexer.list_sacks()]
+    assert [1] * 4 == [len(indexer.list_packs(number)) for number in range(4)]
+
+
+def test_contents_of_several_sacks(indexer, sacks):
+    """Each with its own packs and parked measures, in the order asked for."""
+    packs = [make_pack(low=number) for number in range(3)]
+    for number, pack in enumerate(packs):
+        commit(indexer, number, packs=[pack])
+    row = make_parked(packs[1], 1)
+    commit(indexer, 1, parked=[row], checkpoint={"x": 1})
+    contents = indexer.list_sack_contents([2, 1, 3])
+    assert [2, 1, 3] == [of_sack.sack.number for of_sack in contents]
+    assert [[packs[2]], [packs[1]], []] == [of_sack.packs for of_sack in contents]
+    assert [(), (row,), ()] == [of_sack.parked for of_sack in contents]
+    assert contents[1] == indexer.get_sack_contents(1)
+    with pytest.raises(exceptions.BackendUnavailable, match="no sack 9"):
+        indexer.list_sack_contents([0, 9])
+
+
 def test_commit_fails_whole(indexer, sacks):
     """When a late statement fails, the sequence and the earlier ones are undone too."""
     pack = make_pack()

@@ -45,14 +45,14 @@ def fail_a_commit(engine, metric, when=START):
     engine.post([metric], [([when], [1.0])])
     kept = []
 
-    def fail(commit):
-        kept.append(commit)
+    def fail(commits):
+        kept.extend(commits)
         raise BackendUnavailable("index: away")
 
-    commit_sack, engine.indexer.commit_sack = engine.indexer.commit_sack, fail
+    commit_sacks, engine.indexer.commit_sacks = engine.indexer.commit_sacks, fail
     with pytest.raises(BackendUnavailable):
         process_sack(0, engine.incoming, engine.indexer, engine.store)
-    engine.indexer.commit_sack = commit_sack
+    engine.indexer.commit_sacks = commit_sacks
     return kept[0]
 
 

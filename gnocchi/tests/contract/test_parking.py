@@ -12,8 +12,8 @@ from gnocchi.exceptions import BackendUnavailable, CommitLost, CorruptedData
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.processing import aggregate, parking, replay
-from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing import parking, plan, replay
+from gnocchi.processing.aggregate import METRIC_GONE, process_sack
 from gnocchi.processing.janitor import Janitor
 from gnocchi.processing.locks import Coordinator
 from gnocchi.processing.merge import merge_sack
@@ -253,15 +253,15 @@ def test_back_end_away_parks_nothing(engine, damaged):
 
 def fail_for(monkeypatch, policy, error):
     """Let the numeric part fail for the packs of one policy, until the function returned is called."""
-    advance = aggregate.advance
+    advance = plan.advance
 
     def fail(state, posted, window_policy):
         if window_policy.methods == policy.window_policy.methods:
             raise error
         return advance(state, posted, window_policy)
 
-    monkeypatch.setattr(aggregate, "advance", fail)
-    return lambda: monkeypatch.setattr(aggregate, "advance", advance)
+    monkeypatch.setattr(plan, "advance", fail)
+    return lambda: monkeypatch.setattr(plan, "advance", advance)
 
 
 def test_unexpected_exception_parks(engine, monkeypatch):
@@ -289,14 +289,14 @@ def test_content_that_cannot_be_encoded_parks(engine, monkeypatch):
     """So is a mistake of an encoder."""
     bad, good = engine.create_metrics(WIDE, ids=ids_in_sack_0(1)) + engine.create_metrics(
         OTHER, ids=ids_in_sack_0(1, first=2))
-    encode = aggregate.encode_plan
+    encode = plan.encode_plan
 
-    def fail(plan):
-        if bad.bytes in plan.head.ids.tolist() or plan.pack.policy_id == WIDE.id:
+    def fail(planned):
+        if planned.pack.policy_id == WIDE.id:
             raise AssertionError("BUG: no rows")
-        return encode(plan)
+        return encode(planned)
 
-    monkeypatch.setattr(aggregate, "encode_plan", fail)
+    monkeypatch.setattr(plan, "encode_plan", fail)
     for metric_id in (bad, good):
         post(engine, metric_id, (0, 1.0))
     engine.process()
@@ -335,14 +335,14 @@ def test_lost_commit_parks_nothing(engine, damaged):
     """Of two workers that both park, one loses; each measure is parked once."""
     bad, _, _ = damaged
     post(engine, bad, (1, 1.0))
-    commit = engine.indexer.commit_sack
+    commit = engine.indexer.commit_sacks
 
     def overtaken(mine):
-        engine.indexer.commit_sack = commit
+        engine.indexer.commit_sacks = commit
         process_sack(0, engine.incoming, engine.indexer, engine.store)
-        commit(mine)
+        return commit(mine)
 
-    engine.indexer.commit_sack = overtaken
+    engine.indexer.commit_sacks = overtaken
     with pytest.raises(CommitLost):
         process_sack(0, engine.incoming, engine.indexer, engine.store)
     [parked] = engine.indexer.list_parked()
@@ -401,7 +401,7 @@ def test_deleted_metric_with_parked_measures(engine, damaged, janitor):
     engine.store.driver.damaged.clear()
     [parked] = engine.indexer.list_parked()
     result = replay_pack(0, parked.pack_id, engine.indexer, engine.store)
-    assert (2, 1, True) == (result.measures, result.refused[aggregate.METRIC_GONE], result.complete)
+    assert (2, 1, True) == (result.measures, result.refused[METRIC_GONE], result.complete)
     janitor.clean_up()
     assert [] == engine.indexer.list_deleted_metrics(10)
     assert [(1, 2.0)] == read(engine, second)

@@ -101,17 +101,17 @@ def try_to_process(engine):
     """Process sack 0 up to the commit, which is returned and does not happen."""
     commits = []
 
-    def keep(commit):
-        commits.append(commit)
+    def keep(group):
+        commits.extend(group)
         raise Abort
 
-    commit_sack, engine.indexer.commit_sack = engine.indexer.commit_sack, keep
+    commit_sacks, engine.indexer.commit_sacks = engine.indexer.commit_sacks, keep
     try:
         process_sack(0, engine.incoming, engine.indexer, engine.store)
     except Abort:
         return commits[0]
     finally:
-        engine.indexer.commit_sack = commit_sack
+        engine.indexer.commit_sacks = commit_sacks
 
 
 def list_damages(data, rng):
@@ -346,13 +346,13 @@ def fail_a_commit(engine, sack):
     def fail(_):
         raise BackendUnavailable("index: away")
 
-    commit_sack, engine.indexer.commit_sack = engine.indexer.commit_sack, fail
+    commit_sacks, engine.indexer.commit_sacks = engine.indexer.commit_sacks, fail
     try:
         process_sack(sack, engine.incoming, engine.indexer, engine.store)
     except BackendUnavailable:
         pass
     finally:
-        engine.indexer.commit_sack = commit_sack
+        engine.indexer.commit_sacks = commit_sacks
 
 
 def merge_all(engine):
@@ -508,7 +508,7 @@ def test_rebuild_finds_parked_measures(engine, monkeypatch):
     [pack] = engine.indexer.list_packs(0)
     sound = engine.store.driver.get(pack.base.key)
     break_object(engine, pack.base)
-    advance = "gnocchi.processing.aggregate.advance"
+    advance = "gnocchi.processing.plan.advance"
     with monkeypatch.context() as patch:
         patch.setattr(advance, lambda *_: 1 / 0)
         for value in (2.0, 3.0):

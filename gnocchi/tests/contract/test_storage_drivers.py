@@ -51,6 +51,15 @@ class StorageDriverContract:
         with pytest.raises(ObjectNotFound):
             driver.get_many([ByteRange("a/1"), ByteRange("a/2")])
 
+    @pytest.mark.parametrize("count", [0, 1, 3, 200])
+    def test_put_many(self, driver, count):
+        """Every object is there as it was given, in new directories and in those that exist."""
+        driver.put("a/0/0", b"x")
+        objects = {f"a/{number % 7}/{number + 1}": bytes([number]) * number for number in range(count)}
+        driver.put_many(list(objects.items()))
+        assert {"a/0/0", *objects} == set(driver.list(""))
+        assert objects == {key: driver.get(key) for key in objects}
+
     def test_delete_many(self, driver):
         """What is deleted is gone, the rest stays, and missing objects are no error."""
         for number in range(5):
@@ -111,3 +120,11 @@ class TestFileDriver(StorageDriverContract):
         with pytest.raises(BackendUnavailable, match="a/1"):
             driver.put("a/1", b"x")
         assert [] == os.listdir(tmp_path / "data" / "tmp")
+
+    def test_failed_group_leaves_nothing_unfinished(self, driver, tmp_path):
+        """Of objects written together those that got their names may stay; nobody was told of them."""
+        (tmp_path / "data" / "objects" / "b").write_bytes(b"a file in the way")
+        with pytest.raises(BackendUnavailable):
+            driver.put_many([("a/1", b"x"), ("b/1", b"x"), ("c/1", b"x")])
+        assert [] == os.listdir(tmp_path / "data" / "tmp")
+        assert {"a/1", "b"} >= set(driver.list(""))

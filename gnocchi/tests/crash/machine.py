@@ -7,12 +7,11 @@ import shutil
 import tempfile
 import uuid
 
-from gnocchi.exceptions import CommitLost
 from gnocchi.incoming.file import FileDriver as JournalDriver
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing import janitor
-from gnocchi.processing.aggregate import process_sack
+from gnocchi.processing.aggregate import Processed, process_sacks
 from gnocchi.storage import merge
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.store import Store
@@ -23,6 +22,8 @@ SACKS = 2
 #: Most of them share a sack, so that a delta pays and a merge has something to choose from.
 METRICS = [uuid.UUID(int=n * SACKS + (n == 5)) for n in range(6)]
 INDEX = "index.db"
+#: Fits the requests of the script so that most commits are of both sacks, and some backlogs take several.
+MEASURES_PER_SLICE = 100
 
 
 class Killed(BaseException):
@@ -93,7 +94,9 @@ class Process(Engine):
 
     def __init__(self, directory, indexer, system=os, wrap=lambda *layers: layers):
         self.journals = JournalDriver(str(directory), SACKS, journal_bytes_max=12_000, system=system)
-        indexer, incoming, driver = wrap(indexer, self.journals, FileDriver(str(directory), system=system))
+        # Syncs one after the other: what happened before a fault is the same each time.
+        driver = FileDriver(str(directory), sync_threads=1, system=system)
+        indexer, incoming, driver = wrap(indexer, self.journals, driver)
         super().__init__(indexer, incoming, Store(driver, cache_bytes=1 << 20), SACKS)
         self._janitor = janitor.Janitor(incoming, indexer, self.store, Granted(), 100, lambda: False)
 
@@ -103,10 +106,10 @@ class Process(Engine):
         self.acknowledge()
 
     def process_backlogs(self):
-        for number in range(SACKS):
-            with contextlib.suppress(CommitLost):
-                while not process_sack(number, self.incoming, self.indexer, self.store, 20).complete:
-                    pass
+        numbers = list(range(SACKS))
+        while numbers:
+            outcomes = process_sacks(numbers, self.incoming, self.indexer, self.store, MEASURES_PER_SLICE)
+            numbers = [n for n, done in outcomes.items() if isinstance(done, Processed) and not done.complete]
 
     def acknowledge(self):
         self.incoming.acknowledge({sack.number: sack.checkpoint for sack in self.indexer.list_sacks()})

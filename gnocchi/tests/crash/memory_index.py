@@ -67,6 +67,9 @@ class MemoryIndex:
     def get_sack(self, number: int) -> Sack:
         return self._sacks[number]
 
+    def list_sack_contents(self, numbers: Sequence[int]) -> list[SackContents]:
+        return [self.get_sack_contents(number) for number in numbers]
+
     def get_sack_contents(self, number: int) -> SackContents:
         return SackContents(self._sacks[number], len(self._sacks),
                             [pack for pack in self._packs.values() if pack.sack == number], dict(self._policies),
@@ -87,10 +90,19 @@ class MemoryIndex:
                               and (granularities is None or block.granularity in granularities)]
         return None, []
 
+    def commit_sacks(self, commits: Sequence[SackCommit]) -> set[int]:
+        lost = {commit.sack for commit in commits if self._sacks[commit.sack].sequence != commit.sequence}
+        for commit in commits:
+            if commit.sack not in lost:
+                self._commit(commit)
+        return lost
+
     def commit_sack(self, commit: SackCommit) -> None:
-        sack = self._sacks[commit.sack]
-        if sack.sequence != commit.sequence:
+        if self.commit_sacks([commit]):
             raise CommitLost(commit.sack, commit.sequence)
+
+    def _commit(self, commit: SackCommit) -> None:
+        sack = self._sacks[commit.sack]
         checkpoint = sack.checkpoint if commit.checkpoint is None else commit.checkpoint
         self._sacks[commit.sack] = Sack(commit.sack, sack.sequence + 1, checkpoint)
         for table, removed in ((self._blocks, commit.blocks_removed), (self._packs, commit.packs_removed),

@@ -41,9 +41,9 @@ ACTIONS_AFTER = 4
 
 #: What meets faults, by layer: calls that write, and calls that only read.
 WRITES = {
-    "storage": ("put", "delete_many", "delete_leftovers"),
+    "storage": ("put_many", "delete_many", "delete_leftovers"),
     "incoming": ("write_measures", "acknowledge"),
-    "index": ("commit_sack", "expunge_metrics", "delete_garbage_rows"),
+    "index": ("commit_sack", "commit_sacks", "expunge_metrics", "delete_garbage_rows"),
     "system": ("open", "write", "pwrite", "pwritev", "fsync", "fdatasync", "rename", "unlink", "mkdir", "ftruncate"),
 }
 READS = {"storage": ("get", "get_many", "list"), "incoming": ("read_backlog",), "index": (), "system": ()}
@@ -58,7 +58,7 @@ KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     # Dying before a sync is the same as dying before what comes next.
     ("system", "kill"): ("write", "pwrite", "pwritev", "rename", "unlink", "mkdir", "ftruncate"),
     ("system", "torn"): ("write", "pwritev"),
-    ("storage", "torn"): ("delete_many",),
+    ("storage", "torn"): ("put_many", "delete_many"),
 }
 
 
@@ -101,9 +101,9 @@ class Faults:
 
 
 def do_half(name: str, function: Callable, *arguments: Any) -> None:
-    if name == "delete_many":
-        keys = list(arguments[0])
-        function(keys[:len(keys) // 2])
+    if name in ("put_many", "delete_many"):
+        many = list(arguments[0])
+        function(many[:len(many) // 2])
     elif name == "write":
         fd, data = arguments
         function(fd, data[:len(data) // 2])

@@ -50,19 +50,19 @@ class Frozen:
     """A call in a thread of its own, frozen when it has written everything and is about to commit."""
 
     def __init__(self, process: Process, function, *arguments) -> None:
-        self._commit_sack = process.indexer.commit_sack
+        self._commit_sacks = process.indexer.commit_sacks
         self._frozen = threading.Event()
         self._released = threading.Event()
         self._outcome: BaseException | None = None
-        process.indexer.commit_sack = self._freeze
+        process.indexer.commit_sacks = self._freeze
         self._thread = threading.Thread(target=self._run, args=(function, *arguments))
         self._thread.start()
         assert self._frozen.wait(DEADLINE_S)
 
-    def _freeze(self, commit) -> None:
+    def _freeze(self, commits) -> set[int]:
         self._frozen.set()
         assert self._released.wait(DEADLINE_S)
-        self._commit_sack(commit)
+        return self._commit_sacks(commits)
 
     def _run(self, function, *arguments) -> None:
         try:
@@ -151,6 +151,25 @@ def test_frozen_while_only_its_objects_are_collected(start_process, action):
     sleeper.work()
     sleeper.clean_up()
     ledger.verify(sleeper)
+
+
+def test_frozen_group(start_process):
+    """One of its sacks was committed by another one meanwhile: that commit is lost, and the other one happens."""
+    sleeper, other = start_process(), start_process()
+    ledger = Ledger(METRICS)
+    make_history(sleeper, ledger)
+    before = [sack.sequence for sack in other.indexer.list_sacks()]
+    frozen = Frozen(sleeper, sleeper.process_backlogs)
+    post(other, ledger, 60, 75)
+    process_sack(0, other.incoming, other.indexer, other.store)
+    assert before[1] == other.indexer.get_sack(1).sequence
+    assert frozen.resume() is None
+    assert before[1] < other.indexer.get_sack(1).sequence
+    other.work()
+    other.clean_up()
+    ledger.verify(other)
+    ledger.verify(sleeper)
+    assert set() == other.list_stray_objects()
 
 
 def test_frozen_collector(start_process):

@@ -30,8 +30,7 @@ def make_head(counts, seed=0):
     raw = SeriesBatch(offsets, rng.integers(-10**18, 10**18, offsets[-1]).view("M8[ns]"), rng.normal(size=offsets[-1]))
     times = rng.integers(-10**18, 10**18, metrics).view("M8[ns]")
     return head.Head(make_ids(metrics, seed), WindowState(times, times, rng.normal(size=metrics),
-                                                          rng.random(metrics) < 0.5, raw),
-                     numpy.zeros(metrics, bool))
+                                                          rng.random(metrics) < 0.5, raw))
 
 
 def assert_heads_equal(expected, actual):
@@ -59,31 +58,53 @@ def test_head_damaged_anywhere():
             head.decode_head(data[:place], "some/key", 7)
 
 
-def test_add_metrics_keeps_the_others():
-    """New metrics come without points, in the order of ids."""
-    original = make_head([2, 1, 3], seed=1)
-    more = numpy.sort(numpy.concatenate([make_ids(4, seed=2), original.ids[1:2]]))
-    grown = head.add_metrics(original, more)
-    assert 7 == len(grown.ids)
-    assert (numpy.sort(grown.ids) == grown.ids).all()
-    assert_heads_equal(original, head.select_metrics(grown, head.contains(original.ids, grown.ids)))
-    new = head.select_metrics(grown, ~head.contains(original.ids, grown.ids))
-    assert numpy.isnat(new.state.newest).all()
-    assert 0 == len(new.state.raw.values)
-    assert head.add_metrics(grown, more) is grown
+def make_parts():
+    """Return a base, a delta with one metric of the base and a new one, and the head that both mean."""
+    base, other = make_head([2, 0, 3, 1], seed=1), make_head([1, 4], seed=2)
+    delta = head.Head(numpy.sort(numpy.concatenate([base.ids[2:3], other.ids[:1]])), other.state)
+    return head.HeadParts(base, delta), head.apply_delta(base, delta)
 
 
 def test_delta_on_a_base():
-    """A delta's metrics stand in for the base's, come beside them where new, and are the changed ones."""
-    base, other = make_head([2, 0, 3, 1], seed=1), make_head([1, 4], seed=2)
-    ids = numpy.sort(numpy.concatenate([base.ids[2:3], other.ids[:1]]))
-    delta = head.Head(ids, other.state, numpy.zeros(2, bool))
-    joined = head.apply_delta(base, delta)
-    assert numpy.sort(numpy.concatenate([base.ids, other.ids[:1]])).tobytes() == joined.ids.tobytes()
-    assert ids.tobytes() == joined.ids[joined.changed].tobytes()
-    assert_heads_equal(delta, head.select_metrics(joined, joined.changed))
-    unchanged = head.select_metrics(base, ~head.contains(ids, base.ids))
-    assert_heads_equal(unchanged, head.select_metrics(joined, ~joined.changed))
+    """A delta's metrics stand in for the base's, and come beside them where new."""
+    (base, delta), joined = make_parts()
+    assert sorted({*metric_ids.unpack_ids(base.ids), *metric_ids.unpack_ids(delta.ids)}) == metric_ids.unpack_ids(
+        joined.ids)
+    in_delta = head.contains(delta.ids, joined.ids)
+    assert_heads_equal(delta, head.select_metrics(joined, in_delta))
+    unchanged = head.select_metrics(base, ~head.contains(delta.ids, base.ids))
+    assert_heads_equal(unchanged, head.select_metrics(joined, ~in_delta))
+    assert (len(joined.ids), len(joined.state.raw.values)) == head.count_metrics(base, delta)
+    assert head.encoded_size(joined) == head.size_of(*head.count_metrics(base, delta))
+
+
+@pytest.mark.parametrize("chosen", [[0], [2], [0, 1, 2, 3, 4], [3, 4], [1, 2, 4]])
+@pytest.mark.parametrize("new", [0, 3])
+def test_pick_metrics(chosen, new):
+    """Each metric as the head has it, wherever it is stored; new ones without points, in the order of ids."""
+    parts, joined = make_parts()
+    ids = numpy.sort(numpy.concatenate([joined.ids[chosen], make_ids(new, seed=3)]))
+    picked = head.pick_metrics(parts, ids)
+    assert ids.tobytes() == picked.ids.tobytes()
+    known = head.contains(joined.ids, ids)
+    assert_heads_equal(head.select_metrics(joined, head.contains(ids, joined.ids)), head.select_metrics(picked, known))
+    fresh = head.select_metrics(picked, ~known)
+    assert new == len(fresh.ids)
+    assert numpy.isnat(fresh.state.newest).all()
+    assert 0 == len(fresh.state.raw.values)
+
+
+def test_pick_all_metrics():
+    """A part that is all there is to pick is not copied."""
+    (base, delta), _ = make_parts()
+    assert base is head.pick_metrics(head.HeadParts(base, head.empty_head()), base.ids)
+    assert delta is head.pick_metrics(head.HeadParts(base, delta), delta.ids)
+
+
+def test_view_of_a_head():
+    """What is known to be sound is viewed without being verified."""
+    original = make_head([2, 0, 1])
+    assert_heads_equal(original, head.view_head(head.encode_head(original)))
 
 
 def test_select_low_bits_cuts_in_two():

@@ -1,0 +1,118 @@
+"""The one transaction that makes a commit visible: of one sack, or of several that are committed together."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from gnocchi import exceptions
+from gnocchi.indexer import SackCommit
+from gnocchi.indexer.metrics import chunks, utcnow
+from gnocchi.indexer.models import block, garbage, pack, parked, sack
+from gnocchi.indexer.packs import encode_block, encode_pack, encode_parked
+from gnocchi.indexer.transactions import Connections, retried
+
+T = TypeVar("T")
+
+#: Nobody else moves these sacks on before our transaction ends.  All lock them in the same order.
+LOCK_SACKS = sa.select(sack.c.number, sack.c.sequence).order_by(sack.c.number).with_for_update()
+
+ADVANCE_SACK = (sa.update(sack).where(sack.c.number == sa.bindparam("seen_number"),
+                                      sack.c.sequence == sa.bindparam("seen_sequence"))
+                .values(sequence=sack.c.sequence + 1))
+ADVANCE_SACK_AND_CHECKPOINT = ADVANCE_SACK.values(
+    checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type))
+
+
+class Commits(Connections):
+
+    def commit_sack(self, commit: SackCommit) -> None:
+        """Make a commit visible, all of it or nothing.
+
+        Raises
+        ------
+        CommitLost
+            Somebody else committed; nothing was changed.
+        BackendUnavailable
+            As in `commit_sacks`.
+        """
+        if self.commit_sacks([commit]):
+            raise exceptions.CommitLost(commit.sack, commit.sequence)
+
+    @retried
+    def commit_sacks(self, commits: Sequence[SackCommit]) -> set[int]:
+        """Make commits of different sacks visible, each as a whole or not at all; return the sacks that lost theirs.
+
+        A sack's sequence is moved on only if it still is the one seen, so of two workers that both believe they own
+        the sack one loses.  Nothing is changed in a sack that loses, and the others' commits happen all the same.
+        Blocks of removed packs go with them, unless the commit holds them anew.
+
+        Raises
+        ------
+        BackendUnavailable
+            Nothing was changed; but if the connection broke while the transaction ended, read the sacks again to
+            learn whether all of it happened.
+        """
+        with self.writing() as connection:
+            won = self._advance_sacks(connection, commits)
+            _delete_ids(connection, block, _join(won, lambda commit: commit.blocks_removed))
+            _delete_ids(connection, pack, _join(won, lambda commit: commit.packs_removed))
+            _insert(connection, _UPSERT_PACK[self.dialect], map(encode_pack, _join(won, lambda commit: commit.packs)))
+            _insert(connection, _INSERT_BLOCK, map(encode_block, _join(won, lambda commit: commit.blocks)))
+            _delete_ids(connection, parked, _join(won, lambda commit: commit.parked_removed))
+            _insert(connection, _INSERT_PARKED, map(encode_parked, _join(won, lambda commit: commit.parked)))
+            now = utcnow()
+            _insert(connection, _UPSERT_GARBAGE[self.dialect], (
+                {"object_key": key, "since": now} for key in sorted(set(_join(won, lambda commit: commit.garbage)))))
+        return {commit.sack for commit in commits} - {commit.sack for commit in won}
+
+    def _advance_sacks(self, connection: sa.Connection, commits: Sequence[SackCommit]) -> list[SackCommit]:
+        """Move on the sacks that are where their commit saw them, and return those commits."""
+        numbers = [commit.sack for commit in commits]
+        assert len(set(numbers)) == len(numbers), f"BUG: two commits of one sack in {numbers}"
+        found = {row.number: row.sequence for row in connection.execute(
+            LOCK_SACKS.where(self.in_ids(sack.c.number, "numbers")), {"numbers": numbers})}
+        won = [commit for commit in commits if found.get(commit.sack) == commit.sequence]
+        seen = [(commit, {"seen_number": commit.sack, "seen_sequence": commit.sequence}) for commit in won]
+        _insert(connection, ADVANCE_SACK, (row for commit, row in seen if commit.checkpoint is None))
+        _insert(connection, ADVANCE_SACK_AND_CHECKPOINT, (
+            {**row, "new_checkpoint": commit.checkpoint} for commit, row in seen if commit.checkpoint is not None))
+        return won
+
+
+def _join(commits: Iterable[SackCommit], get: Callable[[SackCommit], Sequence[T]]) -> list[T]:
+    return list(itertools.chain.from_iterable(map(get, commits)))
+
+
+def _insert(connection: sa.Connection, statement: Any, rows: Iterable[dict[str, Any]]) -> None:
+    """Execute a statement for each row; not at all for none."""
+    rows = list(rows)
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _delete_ids(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
+    for part in chunks(ids):
+        connection.execute(sa.delete(table).where(table.c.id.in_(part)))
+
+
+def _make_upserts(table: sa.Table, key: str) -> dict[str, Any]:
+    """Return, for each database, the statement that inserts a row or gives new values to the one with that key."""
+    columns = [column.name for column in table.c if column.name != key]
+    statements: dict[str, Any] = {}
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+        upsert: Any = insert(table)
+        statements[dialect] = upsert.on_conflict_do_update(
+            index_elements=[key], set_={name: upsert.excluded[name] for name in columns})
+    on_mysql = mysql.insert(table)
+    statements["mysql"] = on_mysql.on_duplicate_key_update({name: on_mysql.inserted[name] for name in columns})
+    return statements
+
+
+_INSERT_BLOCK = sa.insert(block)
+_INSERT_PARKED = sa.insert(parked)
+_UPSERT_PACK = _make_upserts(pack, "id")
+_UPSERT_GARBAGE = _make_upserts(garbage, "object_key")
