@@ -25,7 +25,7 @@ from gnocchi.storage.head import (
     size_of,
     view_head,
 )
-from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, Section
+from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, Section, name_heads
 from gnocchi.storage.store import ObjectBatch, Store
 
 #: A delta is written while it takes less than a base's bytes divided by this.
@@ -183,8 +183,15 @@ def remember_heads(store: Store, plans: Sequence[EncodedPlan], written: Sequence
 
 
 def make_head_section(kind: int, pack: Pack, head: Head) -> Section:
-    """Encode a base, or as a delta the metrics of a head that changed."""
-    return Section(kind, pack.policy_id, pack.bits, pack.low, encode_head(head), rows=len(head.ids))
+    """Encode a base, or as a delta the metrics of a head that changed.
+
+    pack : as it was before, so that the section can say what it takes the place of
+    """
+    newest = pack.delta or pack.base
+    named = name_heads(pack.base.key if kind == KIND_DELTA and pack.base is not None else None,
+                       None if newest is None else newest.key)
+    return Section(kind, pack.policy_id, pack.bits, pack.low, encode_head(head), rows=len(head.ids),
+                   granularity=named.replaced_sequence, first=named.base, last=named.replaced)
 
 
 def _replaced_keys(before: Sequence[Pack], after: Sequence[Pack]) -> set[str]:

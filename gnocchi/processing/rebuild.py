@@ -8,8 +8,9 @@ that were replaced, blocks that were merged, and what was written for commits th
              read; where a part of a block counts that part is written anew
     parked   all count: to take measures twice changes nothing, unless later ones stand in their place
 
-Of two objects of one sequence nothing tells for sure which was committed.  The one whose writer had read more of the
-backlog is taken; both differ in sealed buckets at most, and only by late measures that came in between.
+Which of two objects of one sequence was committed is told by later heads (rebuild_heads.py).  Where there are none,
+nothing tells for sure: the one whose writer had read more of the backlog is taken.  Both differ in sealed buckets at
+most, and only by late measures that came in between.
 """
 
 import logging
@@ -27,26 +28,28 @@ from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.parking import utcnow
 from gnocchi.processing.rebuild_blocks import BlockChooser, FoundBlock
+from gnocchi.processing.rebuild_heads import FoundHead, find_lost, list_states
 from gnocchi.processing.repair import Refused
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.head import Head, contains, encoded_size
-from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, KIND_PARKED, PREFIX, Section, parse_sequence
+from gnocchi.storage.sections import (
+    KIND_BASE,
+    KIND_BLOCK,
+    KIND_DELTA,
+    KIND_PARKED,
+    PREFIX,
+    NamedHeads,
+    Section,
+    parse_nonce,
+    parse_sequence,
+)
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
 
 
-class FoundHead(NamedTuple):
-    """A base, or a delta and the base that it lies on."""
-
-    sequence: int
-    bits: int
-    low: int
-    base: SectionRef
-    delta: SectionRef | None = None
-
-
 class FoundParked(NamedTuple):
+    nonce: int
     bits: int
     low: int
     section: SectionRef
@@ -61,6 +64,13 @@ class Sections:
     deltas: list[FoundHead] = field(default_factory=list)
     blocks: list[FoundBlock] = field(default_factory=list)
     parked: list[FoundParked] = field(default_factory=list)
+
+    def without(self, lost: set[int]) -> "Sections":
+        """Return what is left when nothing counts that commits with these nonces wrote."""
+        return Sections([found for found in self.bases if found.nonce not in lost],
+                        [found for found in self.deltas if found.nonce not in lost],
+                        [found for found in self.blocks if found.nonce not in lost],
+                        [found for found in self.parked if found.nonce not in lost])
 
 
 @dataclass
@@ -104,12 +114,13 @@ def rebuild_catalogue(indexer: Indexer, store: Store, force: bool) -> Rebuilt:
     rebuilt = Rebuilt()
     by_policy, newest = _scan(store, rebuilt)
     policies = indexer.get_sack_contents(0).policies
+    lost = {nonce for sections in by_policy.values() for nonce in find_lost([*sections.bases, *sections.deltas])}
     rows = [_SackRows() for _ in range(sacks)]
     for policy_id, sections in by_policy.items():
         if policy_id not in policies:
             rebuilt.problems.append(f"archive policy {policy_id} does not exist: what is stored of it is left out")
             continue
-        _PolicyRebuilder(policies[policy_id], sections, indexer, store, rebuilt).fill(rows)
+        _PolicyRebuilder(policies[policy_id], sections.without(lost), indexer, store, rebuilt).fill(rows)
     # Nothing that is found may ever seem to be of a commit that is still to come.
     indexer.raise_sequences(newest)
     for number, sack_rows in enumerate(rows):
@@ -136,18 +147,20 @@ def _scan(store: Store, rebuilt: Rebuilt) -> tuple[dict[UUID, Sections], int]:
         except (CorruptedData, ObjectNotFound) as e:
             rebuilt.problems.append(f"object left out: {e}")
             continue
+        nonce = parse_nonce(key)
         for entry in entries:
             ref = SectionRef(key, entry.offset, entry.length)
+            named = NamedHeads(entry.granularity, entry.first, entry.last)
             sections = by_policy.setdefault(entry.policy_id, Sections())
             if entry.kind == KIND_BASE:
-                sections.bases.append(FoundHead(sequence, entry.bits, entry.low, ref))
+                sections.bases.append(FoundHead(sequence, entry.bits, entry.low, ref, None, nonce, named))
             elif entry.kind == KIND_DELTA:
-                sections.deltas.append(FoundHead(sequence, entry.bits, entry.low, ref, ref))
+                sections.deltas.append(FoundHead(sequence, entry.bits, entry.low, ref, ref, nonce, named))
             elif entry.kind == KIND_BLOCK:
-                sections.blocks.append(FoundBlock(sequence, entry.bits, entry.low, ref, entry.granularity, entry.level,
-                                                  entry.first, entry.last, entry.rows))
+                sections.blocks.append(FoundBlock(sequence, nonce, entry.bits, entry.low, ref, entry.granularity,
+                                                  entry.level, entry.first, entry.last, entry.rows))
             elif entry.kind == KIND_PARKED:
-                sections.parked.append(FoundParked(entry.bits, entry.low, ref, entry.rows))
+                sections.parked.append(FoundParked(nonce, entry.bits, entry.low, ref, entry.rows))
     return by_policy, newest
 
 
@@ -182,7 +195,7 @@ class _PolicyRebuilder:
         sack_bits = len(rows).bit_length() - 1
         taken: list[tuple[int, int]] = []
         packs: list[Pack] = []
-        for found in self._list_heads():
+        for found in self._sort(list_states(self._sections.bases, self._sections.deltas, self._problems)):
             for share in _list_shares(taken, found.bits, found.low, sack_bits):
                 pack = replace(self._make_pack(share, sack_bits), base=found.base, delta=found.delta)
                 pack, head = self._read(pack)
@@ -212,19 +225,6 @@ class _PolicyRebuilder:
             self._problems.append(f"the head of pack {pack.id} is damaged: {e}")
             return pack, None
         return replace(pack, metrics=len(head.ids), bytes=encoded_size(head)), head
-
-    def _list_heads(self) -> list[FoundHead]:
-        """Return all states of heads that were found, the newest first."""
-        bases = self._sort(self._sections.bases)
-        heads = list(bases)
-        for delta in self._sections.deltas:
-            base = next((base for base in bases if base.sequence < delta.sequence and base.bits <= delta.bits
-                         and delta.low & ((1 << base.bits) - 1) == base.low), None)
-            if base is None:
-                self._problems.append(f"the delta {delta.base} has no base and is left out")
-            else:
-                heads.append(delta._replace(base=base.base))
-        return self._sort(heads)
 
     def _sort(self, heads: Sequence[FoundHead]) -> list[FoundHead]:
         # Of a share's heads of one sequence at most one was committed: that of more measures, for whoever loses a

@@ -23,6 +23,7 @@ class FoundBlock(NamedTuple):
     """A block as an object's table tells of it."""
 
     sequence: int
+    nonce: int
     bits: int
     low: int
     section: SectionRef
@@ -83,7 +84,7 @@ class BlockChooser:
             common = (1 << min(pack.bits, found.bits)) - 1
             if found.granularity not in kept or pack.low & common != found.low & common:
                 continue
-            block = Block(uuid4(), pack.id, *found[3:])
+            block = Block(uuid4(), pack.id, *found[4:])
             try:
                 rows = self._read_rows(found)
                 section, counting = self._cut(pack, head, found, block, rows, kept[found.granularity])

@@ -27,7 +27,7 @@ ALIGNMENT = 8
 #: What the keys of all objects begin with.
 PREFIX = "sack/"
 
-_KEY = re.compile(r"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-[0-9a-f]{16}")
+_KEY = re.compile(r"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-([0-9a-f]{16})")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -39,7 +39,7 @@ class Section(NamedTuple):
     """A section and what the catalogue will say of it.
 
     rows : metrics of a head, buckets of a block, measures that are parked
-    granularity, first, last : int ns; 0 for heads
+    granularity, first, last : of a block, int ns; of a head, what `name_heads` returns; else 0
     """
 
     kind: int
@@ -80,9 +80,14 @@ def make_prefix(sack_bits: int, sack: int) -> str:
     return f"{PREFIX}{sack_bits}-{sack}/"
 
 
-def make_key(sack_bits: int, sack: int, kind: str, sequence: int) -> str:
-    """Return a key that was never used before: nothing is ever overwritten."""
-    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{secrets.token_hex(8)}"
+def make_nonce() -> str:
+    """Return digits that nobody has ever drawn."""
+    return secrets.token_hex(8)
+
+
+def make_key(sack_bits: int, sack: int, kind: str, sequence: int, nonce: str | None = None) -> str:
+    """Return a key that was never used before, if `nonce` was not with this kind: nothing is ever overwritten."""
+    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{nonce or make_nonce()}"
 
 
 def parse_sequence(key: str) -> int | None:
@@ -95,6 +100,31 @@ def parse_sack_bits(key: str) -> int | None:
     """Return for how many sacks, as bits, an object was written, or None when no object of ours has that key."""
     match = _KEY.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def parse_nonce(key: str) -> int:
+    """Return the random digits of an object's key as a signed integer; 0 when no object of ours has that key."""
+    match = _KEY.fullmatch(key)
+    return int.from_bytes(bytes.fromhex(match[3]), "big", signed=True) if match else 0
+
+
+class NamedHeads(NamedTuple):
+    """Which objects a head builds on, told by its entry in the table: what was committed cannot be mistaken then.
+
+    replaced_sequence, replaced : sequence and nonce of the object that held the pack's newest section; 0: none did
+    base : nonce of the object with the base that a delta lies on; 0 for a base
+    """
+
+    replaced_sequence: int
+    base: int
+    replaced: int
+
+
+def name_heads(base_key: str | None, replaced_key: str | None) -> NamedHeads:
+    """Return what the entry of a head says, from the key of its base (of a delta) and of what it replaces."""
+    return NamedHeads(0 if replaced_key is None else parse_sequence(replaced_key) or 0,
+                      0 if base_key is None else parse_nonce(base_key),
+                      0 if replaced_key is None else parse_nonce(replaced_key))
 
 
 def encode_object(sack_bits: int, sack: int, sequence: int, sections: list[Section]) -> tuple[bytes, list[int]]:

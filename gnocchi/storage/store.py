@@ -23,7 +23,15 @@ from gnocchi.storage.head import (
     select_low_bits,
 )
 from gnocchi.storage.merge import BlockSummary, Rows, summarize
-from gnocchi.storage.sections import ObjectTable, Section, decode_table, encode_object, make_key, table_length
+from gnocchi.storage.sections import (
+    ObjectTable,
+    Section,
+    decode_table,
+    encode_object,
+    make_key,
+    make_nonce,
+    table_length,
+)
 
 #: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
 WHOLE_BLOCK_BYTES_MAX = 256 << 10
@@ -246,16 +254,22 @@ class Store:
 class ObjectBatch:
     """Objects that are to be written together.
 
+    Those of one sack are of one commit, and their keys end in the same digits.
+
     encoded : list of (key, bytes)
     """
 
     def __init__(self) -> None:
         self.encoded: list[tuple[str, bytes]] = []
+        self._nonces: dict[tuple[int, int], str] = {}
+        self._keys: set[str] = set()
 
     def add(self, sack_bits: int, sack: int, kind: str, sequence: int,
             sections: Sequence[Section]) -> list[SectionRef]:
-        """Add an object, and return where each section will lie in it."""
-        key = make_key(sack_bits, sack, kind, sequence)
+        """Add an object, of another kind than the others of the sack; return where each section will lie in it."""
+        key = make_key(sack_bits, sack, kind, sequence, self._nonces.setdefault((sack_bits, sack), make_nonce()))
+        assert key not in self._keys, f"BUG: two objects {key}"
+        self._keys.add(key)
         data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
         self.encoded.append((key, data))
         return [SectionRef(key, offset, len(section.data))
