@@ -183,9 +183,14 @@ def open_buckets(
     """
     begin = numpy.maximum(
         _floor(state.accept_from.view(numpy.int64), span_ns(granularity)),
-        _oldest_visible(state.newest.view(numpy.int64), granularity, dict(policy.items)[granularity]),
+        oldest_visible(state, granularity, policy),
     )
     return _compute_buckets(state, begin, None, granularity, methods)
+
+
+def oldest_visible(state: WindowState, granularity: numpy.timedelta64, policy: WindowPolicy) -> numpy.ndarray:
+    """Get the first bucket of each series that a read may show, shape (m,), int64 ns; NaT: all."""
+    return _oldest_visible(state.newest.view(numpy.int64), granularity, dict(policy.items)[granularity])
 
 
 def _refuse_late(posted: SeriesBatch, accept_from: numpy.ndarray) -> tuple[SeriesBatch, numpy.ndarray]:

@@ -7,6 +7,8 @@ import pecan
 
 from gnocchi.rest import errors, headers, routing
 from gnocchi.rest.controllers import (
+    aggregates,
+    aggregation,
     archive_policy,
     archive_policy_rule,
     batch,
@@ -60,6 +62,8 @@ class V1Controller(routing.Routes):
 
     routes = {
         "/": V1Document(),
+        "/aggregates": aggregates.AggregatesController(),
+        "/aggregation/metric": aggregation.MetricsAggregationController(),
         "/archive_policy": archive_policy.ArchivePoliciesController(),
         "/archive_policy/{name}": archive_policy.ArchivePolicyController(),
         "/archive_policy_rule": archive_policy_rule.ArchivePolicyRulesController(),

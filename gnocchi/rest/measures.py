@@ -154,12 +154,12 @@ def _read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, n
     return timestamps, numpy.array(values, numpy.float64)
 
 
-def encode_measures(parts: Iterable[MeasuresAtGranularity]) -> bytes:
-    """Encode `[["2020-01-01T12:00:00+00:00", 60.0, 1.5], ...]`, with bare NaN and Infinity.
+def encode_measures(parts: Iterable[MeasuresAtGranularity], nan_null: bool = False) -> bytes:
+    """Encode `[["2020-01-01T12:00:00+00:00", 60.0, 1.5], ...]`, with bare NaN and Infinity, or null in their place.
 
     The text is what `gnocchi.rest.json.dumps` would give for the same rows, except in how exponents are written.
     """
-    texts = [text for part in parts for piece in _cut_rows(part) for text in (b", ", _encode_rows(piece))]
+    texts = [text for part in parts for piece in _cut_rows(part) for text in (b", ", _encode_rows(piece, nan_null))]
     return b"".join([b"[", *texts[1:], b"]"])
 
 
@@ -169,7 +169,7 @@ def _cut_rows(part: MeasuresAtGranularity) -> Iterator[MeasuresAtGranularity]:
         yield MeasuresAtGranularity(part.granularity, part.timestamps[rows], part.values[rows])
 
 
-def _encode_rows(part: MeasuresAtGranularity) -> bytes:
+def _encode_rows(part: MeasuresAtGranularity, nan_null: bool) -> bytes:
     granularity = part.granularity
     text = (orjson.dumps(granularity) if isinstance(granularity, str)
             else orjson.dumps(times.to_seconds(granularity)))
@@ -177,13 +177,15 @@ def _encode_rows(part: MeasuresAtGranularity) -> bytes:
     #  '------------ head -----------------' '-' value
     texts: list[bytes] = [b""] * (2 * len(part.values))
     texts[::2] = _encode_heads(part.timestamps, text)
-    texts[1::2] = _encode_values(part.values)
+    texts[1::2] = _encode_values(part.values, nan_null)
     return b"".join(texts)[len(b"], "):] + b"]"
 
 
-def _encode_values(values: numpy.ndarray) -> list[bytes]:
+def _encode_values(values: numpy.ndarray, nan_null: bool) -> list[bytes]:
     values = numpy.ascontiguousarray(values, numpy.float64)
     texts = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    if nan_null:
+        return texts
     for i in numpy.flatnonzero(~numpy.isfinite(values)).tolist():  # orjson writes null for these
         texts[i] = b"NaN" if numpy.isnan(values[i]) else b"Infinity" if values[i] > 0 else b"-Infinity"
     return texts

@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import lz4.block
@@ -187,6 +187,43 @@ def decode_rows(directory: Directory, start: int, stop: int, places: list[FrameP
     return numpy.concatenate(times)[part].view("M8[ns]")[present], numpy.concatenate(values)[part][present]
 
 
+def find_ranges(directory: Directory, ids: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Return which of `ids`, shape (m,), `S16`, the block holds (indexes, ascending), and their first and
+    past-the-last rows."""
+    places = numpy.minimum(numpy.searchsorted(directory.ids, ids), len(directory.ids) - 1)
+    held = numpy.flatnonzero(directory.ids[places] == ids)
+    offsets = directory.offsets.astype(numpy.int64)
+    return held, offsets[places[held]], offsets[places[held] + 1]
+
+
+def plan_rows(directory: Directory, rows: numpy.ndarray, methods: Sequence[str]) -> list[list[FramePlace]]:
+    """Return the frames that hold some rows (ascending), of bucket indexes and of each method: a list per row group."""
+    columns = [0, *(1 + directory.methods.index(method) for method in methods)]
+    return [[_place_of(directory, column, number) for column in columns]
+            for number in _row_groups(rows)]
+
+
+def _row_groups(rows: numpy.ndarray) -> list[int]:
+    if not len(rows):
+        return []
+    first, last = int(rows[0]) // ROWS_PER_FRAME, int(rows[-1]) // ROWS_PER_FRAME
+    return [first] if first == last else numpy.unique(rows // ROWS_PER_FRAME).tolist()
+
+
+def decode_row_group(directory: Directory, places: list[FramePlace], data: list[bytes], rows: numpy.ndarray, key: str,
+                     offset: int) -> tuple[numpy.ndarray, list[Column]]:
+    """Return times (int64 ns) and the columns of those of `rows` that are in a row group of `plan_rows`.
+
+    Raises CorruptedData.
+    """
+    begin = places[0].number * ROWS_PER_FRAME
+    inside = rows[slice(*numpy.searchsorted(rows, [begin, begin + ROWS_PER_FRAME]))] - begin
+    times = _decode_times(directory, places[0], data[0], key, offset)[inside]
+    columns = [_decode_values(directory, place, content, key, offset)
+               for place, content in zip(places[1:], data[1:], strict=True)]
+    return times, [Column(values[inside], None if present is None else present[inside]) for values, present in columns]
+
+
 def decode_times(directory: Directory, data: bytes, key: str, offset: int) -> numpy.ndarray:
     """Return the times (int64 ns) of all rows, from the bytes of a whole block.  Raises CorruptedData."""
     return numpy.concatenate([
@@ -196,13 +233,18 @@ def decode_times(directory: Directory, data: bytes, key: str, offset: int) -> nu
 
 def decode_column(directory: Directory, method: str, data: bytes, key: str, offset: int) -> Column:
     """Return the column of a method, from the bytes of a whole block.  Raises CorruptedData."""
-    parts = [_decode_values(directory, place, data[place.offset:place.offset + place.length], key, offset)
-             for place in _column_places(directory, 1 + directory.methods.index(method))]
-    values = numpy.concatenate([values for values, _ in parts])
-    if all(present is None for _, present in parts):
+    return concat_columns([
+        Column(*_decode_values(directory, place, data[place.offset:place.offset + place.length], key, offset))
+        for place in _column_places(directory, 1 + directory.methods.index(method))])
+
+
+def concat_columns(parts: Sequence[Column]) -> Column:
+    """Return one column of the values of all, in order."""
+    values = numpy.concatenate([numpy.empty(0), *(column.values for column in parts)])
+    if all(column.present is None for column in parts):
         return Column(values, None)
     return Column(values, numpy.concatenate([
-        numpy.ones(len(part), bool) if present is None else present for part, present in parts]))
+        numpy.ones(len(column.values), bool) if column.present is None else column.present for column in parts]))
 
 
 def _column_places(directory: Directory, column: int) -> list[FramePlace]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import cachetools
 import numpy
 
-from gnocchi.carbonara.window import WindowState
+from gnocchi.carbonara.series import Column
+from gnocchi.carbonara.window import WindowState, select_rows
 from gnocchi.catalogue import Block, Pack, SectionRef
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
@@ -16,6 +17,7 @@ from gnocchi.storage.head import (
     Head,
     HeadParts,
     apply_delta,
+    contains,
     decode_head,
     empty_head,
     encoded_size,
@@ -119,6 +121,20 @@ class Store:
         heads = [head] if isinstance(head, Head) else self._read_parts(pack.base, pack.delta)
         return next((state for head in heads if (state := find_metric(head, metric_id)) is not None), None)
 
+    def read_windows(self, pack: Pack, ids: numpy.ndarray) -> list[tuple[numpy.ndarray, WindowState]]:
+        """Return what the head of a pack holds of `ids`, shape (m,), `S16`: indexes and their states, in parts.
+
+        Raises as `read_head` does.
+        """
+        left, found = numpy.arange(len(ids)), []
+        for head in self._read_parts(pack.base, pack.delta) if pack.base is not None else ():
+            held = contains(head.ids, ids[left])
+            mine = left[held]
+            if len(mine):
+                found.append((mine, select_rows(head.state, numpy.searchsorted(head.ids, ids[mine]))))
+            left = left[~held]
+        return found
+
     def _read_parts(self, base: SectionRef, delta: SectionRef | None) -> list[Head]:
         """Return delta, if any, and base."""
         keys: list[tuple[Hashable, SectionRef]] = [(base, base)]
@@ -180,6 +196,46 @@ class Store:
         else:
             data = [reader.data[p.offset:p.offset + p.length] for p in places]
         return block_format.decode_rows(reader.directory, start, stop, places, data, key, offset)
+
+    def read_columns(self, block: Block, ids: numpy.ndarray, methods: Sequence[str]) -> Rows:
+        """Return what a block holds of several metrics.
+
+        Parameters
+        ----------
+        ids : ndarray, shape (m,), `S16`, ascending, unique
+        methods : columns to read
+
+        Returns
+        -------
+        Rows; `metrics` are indexes into `ids`
+
+        Raises ObjectNotFound, CorruptedData, BackendUnavailable.
+        """
+        reader = self._open_block(block.section)
+        key, offset, _ = block.section
+        held, starts, stops = block_format.find_ranges(reader.directory, ids)
+        ends = numpy.cumsum(stops - starts)
+        rows = numpy.arange(ends[-1] if len(ends) else 0) + (stops - ends).repeat(stops - starts)
+        plan = block_format.plan_rows(reader.directory, rows, methods)
+        data = self._read_frames(reader, [place for places in plan for place in places])
+        times = [numpy.empty(0, numpy.int64)]
+        columns: dict[str, list[Column]] = {method: [] for method in methods}
+        for places in plan:
+            contents = [data[place] for place in places]
+            part, found = block_format.decode_row_group(reader.directory, places, contents, rows, key, offset)
+            times.append(part)
+            for method, column in zip(methods, found, strict=True):
+                columns[method].append(column)
+        return Rows(held.repeat(stops - starts), numpy.concatenate(times),
+                    {method: block_format.concat_columns(parts) for method, parts in columns.items()})
+
+    def _read_frames(self, reader: BlockReader,
+                     places: list[block_format.FramePlace]) -> dict[block_format.FramePlace, bytes]:
+        key, offset, _ = reader.ref
+        if reader.data is not None:
+            return {place: reader.data[place.offset:place.offset + place.length] for place in places}
+        return dict(zip(places, self.driver.get_many(
+            [ByteRange(key, offset + p.offset, offset + p.offset + p.length) for p in places]), strict=True))
 
     def read_block(self, block: Block) -> tuple[block_format.Directory, Rows]:
         """Return all rows of a block, which is not kept.

@@ -1,5 +1,7 @@
 """Measures of one metric: `.../measures` of a metric by id or by name."""
 
+from collections.abc import Sequence
+
 import numpy
 import pecan
 
@@ -7,6 +9,7 @@ from gnocchi import metric_ids, times
 from gnocchi.exceptions import AggregationDoesNotExist, SackLocked
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.indexer import Metric
+from gnocchi.processing.locks import sack_name
 from gnocchi.processing.refresh import refresh_sacks
 from gnocchi.query import fetch
 from gnocchi.rest import arguments, errors, formats, measures
@@ -23,15 +26,18 @@ def accept_measures(request: Request, response, batch: MeasureBatch) -> None:
     response.status = 202
 
 
-def refresh_metric(request: Request, metric: Metric) -> None:
-    """Have everything that was posted to a metric aggregated.  Raises errors.RequestError 503."""
+def refresh_metrics(request: Request, metrics: Sequence[Metric]) -> None:
+    """Have everything that was posted to metrics aggregated.  Raises errors.RequestError 503."""
     services = request.services
-    sack = metric_ids.sack_numbers(metric_ids.pack_ids([metric.id]), services.indexer.count_sacks())
+    count = services.indexer.count_sacks()
+    sacks = metric_ids.sack_numbers(metric_ids.pack_ids([metric.id for metric in metrics]), count)
     try:
         with services.turns.refreshing(services.conf.api.operation_timeout) as timeout_s:
-            refresh_sacks(sack.tolist(), services.incoming, services.indexer, services.store,
+            refresh_sacks(sacks.tolist(), services.incoming, services.indexer, services.store,
                           lambda: services.coordinator, timeout_s, services.count_processed)
     except SackLocked as e:
+        metric = next(metric for metric, sack in zip(metrics, sacks.tolist(), strict=True)
+                      if e.sack == sack_name(sack, count))
         raise errors.RequestError(
             503, f"Unable to refresh metric: {metric.id}. Metric is locked. Please try again.") from e
     finally:
@@ -68,7 +74,7 @@ class MeasuresController:
         method = arguments.read_text(request, "aggregation")
         method = DEFAULT_METHOD if method is None else method
         if arguments.read_bool(request, "refresh", default=False):
-            refresh_metric(request, metric)
+            refresh_metrics(request, [metric])
         try:
             return measures.encode_measures(fetch.read_measures(
                 request.services.store, request.services.indexer, metric, method,

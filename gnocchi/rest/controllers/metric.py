@@ -2,13 +2,15 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pecan
 
 from gnocchi.exceptions import NamedMetricAlreadyExists, NoSuchArchivePolicy, NoSuchMetric, NoSuchResource
 from gnocchi.indexer import Metric, MetricDefinition, Resource
+from gnocchi.indexer.filters import Membership
+from gnocchi.indexer.metrics import chunks
 from gnocchi.indexer.pagination import METRIC_SORTS
 from gnocchi.rest import errors, formats, headers, ids, pagination
 from gnocchi.rest.request import Request
@@ -42,6 +44,32 @@ def get_resource_of(request: Request, metric: Metric) -> Resource | None:
     with contextlib.suppress(NoSuchResource):
         return request.services.indexer.get_resource("generic", metric.resource_id)
     return None
+
+
+def list_resources_of(request: Request, metrics: Sequence[Metric]) -> dict[uuid.UUID | None, Resource]:
+    """The resources of metrics, by id."""
+    wanted = tuple(sorted({metric.resource_id for metric in metrics if metric.resource_id is not None}))
+    found = [resource for part in chunks(wanted) for resource in request.services.indexer.list_resources(
+        filter=Membership("id", tuple(part)))]
+    return {resource.id: resource for resource in found}
+
+
+def enforce_on_metrics(request: Request, rule: str, metrics: Sequence[Metric]) -> None:
+    """Ask whether the caller may do something with all of many metrics.  Raises errors.RequestError 403.
+
+    Metrics that are equal in all that the rule looks at are asked about once: 27 us each.
+    """
+    names = request.services.policy.names_in(rule)
+    of_resources = names is None or any(name.startswith("resource.") for name in names)
+    resources = list_resources_of(request, metrics) if of_resources else {}
+    asked = set()
+    for metric in metrics:
+        if names is not None and all(name in formats.CREATOR_KEYS or name.startswith("resource.") for name in names):
+            key = (metric.creator, metric.resource_id)
+            if key in asked:
+                continue
+            asked.add(key)
+        request.enforce(rule, formats.metric_target(metric, resources.get(metric.resource_id)))
 
 
 class MetricsController:

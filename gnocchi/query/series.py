@@ -1,0 +1,201 @@
+"""Stored series of many metrics at once: each head and each block is read once, whatever the number of metrics."""
+
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy
+
+from gnocchi import metric_ids
+from gnocchi.archive_policy import ArchivePolicy
+from gnocchi.carbonara import grouping, window
+from gnocchi.carbonara.series import Buckets
+from gnocchi.carbonara.window import concat_states
+from gnocchi.catalogue import Block, Pack
+from gnocchi.exceptions import BackendUnavailable, InvalidInput, ObjectNotFound
+from gnocchi.indexer import Metric
+from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.query.align import Points
+from gnocchi.query.fetch import TRIES_MAX, Window
+from gnocchi.storage.merge import Rows
+from gnocchi.storage.store import Store
+
+_NAT = numpy.iinfo(numpy.int64).min
+
+
+class TooManyPoints(InvalidInput):
+    """An answer would need more points than the service is allowed to hold."""
+
+
+class Series(NamedTuple):
+    """One aggregation method of one metric."""
+
+    metric: Metric
+    method: str
+
+
+def read_points(store: Store, indexer: Indexer, series: Sequence[Series], granularities: Sequence[numpy.timedelta64],
+                asked: Window, points_max: int) -> list[Points]:
+    """Return what is stored of series at each granularity.
+
+    Parameters
+    ----------
+    series : each once; their policies have the methods and the granularities
+    granularities : timedelta64[ns]
+    asked : Window; `start` is rounded down to each granularity
+    points_max : values to hold at once, all granularities together
+
+    Returns
+    -------
+    list of Points, as `granularities`; their rows are indexes into `series`
+
+    Raises
+    ------
+    TooManyPoints, CorruptedData, BackendUnavailable
+    """
+    by_policy: dict[uuid.UUID, list[int]] = {}
+    for row, (metric, _) in enumerate(series):
+        by_policy.setdefault(metric.archive_policy.id, []).append(row)
+    for _ in range(TRIES_MAX):
+        readers = [_PolicyReader(store, indexer, [series[row] for row in rows], rows, granularities, asked)
+                   for rows in by_policy.values()]
+        _check_catalogue(readers, len(series), points_max)
+        try:
+            parts = [reader.read() for reader in readers]
+        except ObjectNotFound as e:     # merged away meanwhile: the catalogue knows what took its place
+            missing = e.key
+            continue
+        return [_join([part[number] for part in parts]) for number in range(len(granularities))]
+    raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
+
+
+def _check_catalogue(readers: Sequence["_PolicyReader"], series: int, points_max: int) -> None:
+    """Refuse what is too much before it is read, from what the catalogue says of the blocks."""
+    size = 0
+    for granularity in readers[0].granularities if readers else ():
+        bounds = [bound for reader in readers if (bound := reader.bounds(granularity)) is not None]
+        if bounds:
+            first, last = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
+            # The table, unless there are fewer rows than its timestamps.
+            periods = (last - first) // grouping.span_ns(granularity) + 1
+            size += series * min(max(0, periods), sum(bound[2] for bound in bounds))
+    _refuse_beyond(size, points_max)
+
+
+def check_size(series: int, points: Points, points_max: int) -> None:
+    """Refuse a table that is too large, as of series that share few timestamps.  Raises TooManyPoints."""
+    if series * len(points.timestamps) > points_max:
+        _refuse_beyond(series * len(numpy.unique(points.timestamps)), points_max)
+
+
+def _refuse_beyond(size: int, points_max: int) -> None:
+    if size > points_max:
+        raise TooManyPoints(f"About {size} points would have to be read, of at most {points_max}: "
+                            "ask for a shorter time, a coarser granularity or fewer metrics")
+
+
+class _PolicyReader:
+    """Series whose metrics follow one archive policy."""
+
+    def __init__(self, store: Store, indexer: Indexer, series: Sequence[Series], rows: Sequence[int],
+                 granularities: Sequence[numpy.timedelta64], asked: Window) -> None:
+        self.granularities = granularities
+        self._store = store
+        self._policy = series[0].metric.archive_policy.window_policy
+        self._start = None if asked.start is None else _ns(asked.start)
+        self._stop = None if asked.stop is None else _ns(asked.stop)
+        self._ids = numpy.unique(metric_ids.pack_ids([metric.id for metric, _ in series]))
+        places = numpy.searchsorted(self._ids, metric_ids.pack_ids([metric.id for metric, _ in series])).tolist()
+        #: For each method, the row of each metric, or -1.
+        self._rows: dict[str, numpy.ndarray] = {}
+        for place, row, (_, method) in zip(places, rows, series, strict=True):
+            self._rows.setdefault(method, numpy.full(len(self._ids), -1))[place] = row
+        self._methods = tuple(self._rows)
+        self._packs = self._find(indexer, series[0].metric.archive_policy)
+
+    def _find(self, indexer: Indexer, policy: ArchivePolicy) -> list[tuple[Pack, list[Block], numpy.ndarray]]:
+        """Return packs, their blocks and the metrics (indexes of ids) that are theirs."""
+        start = None if self._start is None else self._floor_start(max(self.granularities))
+        lows = metric_ids.low_words(self._ids)
+        low_list = (lows & numpy.uint64((1 << 62) - 1)).tolist()
+        found = []
+        for pack, blocks in indexer.list_pack_catalogue(
+                policy.id, low_list, [grouping.span_ns(g) for g in self.granularities], start, self._stop):
+            mine = numpy.flatnonzero(lows & numpy.uint64((1 << pack.bits) - 1) == numpy.uint64(pack.low))
+            if len(mine):
+                found.append((pack, blocks, mine))
+        return found
+
+    def _floor_start(self, granularity: numpy.timedelta64) -> int:
+        return int(grouping.floor_ns(numpy.array(self._start), grouping.span_ns(granularity)))
+
+    def bounds(self, granularity: numpy.timedelta64) -> tuple[int, int, int] | None:
+        """Return the first and last bucket (ns) that blocks may give, and how many rows they have in all."""
+        blocks = [block for _, blocks, _ in self._packs for block in blocks
+                  if block.granularity == grouping.span_ns(granularity)]
+        if not blocks:
+            return None
+        first, last = min(block.first for block in blocks), max(block.last for block in blocks)
+        start, stop = self._limits(granularity)
+        return (max(first, start), min(last, stop), sum(block.rows for block in blocks))
+
+    def _limits(self, granularity: numpy.timedelta64) -> tuple[int, int]:
+        """Return the window in int64 ns, start inclusive and rounded, stop exclusive."""
+        return (_NAT if self._start is None else self._floor_start(granularity),
+                numpy.iinfo(numpy.int64).max if self._stop is None else self._stop)
+
+    def read(self) -> list[Points]:
+        """Return the points of each granularity.  Raises ObjectNotFound and what reading does."""
+        read = [(mine[held], state) for pack, _, mine in self._packs
+                for held, state in self._store.read_windows(pack, self._ids[mine])]
+        if not read:
+            return [_join([]) for _ in self.granularities]
+        metrics = numpy.concatenate([held for held, _ in read])
+        state = concat_states([state for _, state in read])
+        points = []
+        for granularity in self.granularities:
+            oldest = numpy.full(len(self._ids), numpy.iinfo(numpy.int64).max)   # what no head knows has no rows
+            oldest[metrics] = window.oldest_visible(state, granularity, self._policy)
+            open_ = window.open_buckets(state, granularity, self._methods, self._policy)
+            parts = [*self._read_blocks(granularity), _as_rows(open_, metrics)]
+            points.append(_join([found for part in parts for found in self._select(part, granularity, oldest)]))
+        return points
+
+    def _read_blocks(self, granularity: numpy.timedelta64) -> list[Rows]:
+        step = grouping.span_ns(granularity)
+        found = []
+        for _, blocks, mine in self._packs:
+            for block in blocks:
+                if block.granularity == step:
+                    rows = self._store.read_columns(block, self._ids[mine], self._methods)
+                    found.append(rows._replace(metrics=mine[rows.metrics]))
+        return found
+
+    def _select(self, rows: Rows, granularity: numpy.timedelta64, oldest: numpy.ndarray) -> list[Points]:
+        """Return, for each method, the points of the series asked for, within window and retention."""
+        start, stop = self._limits(granularity)
+        visible = (rows.times >= numpy.maximum(oldest[rows.metrics], start)) & (rows.times < stop)
+        found = []
+        for method, column in rows.columns.items():
+            numbers = self._rows[method][rows.metrics]
+            held = visible & (numbers >= 0)
+            if column.present is not None:
+                held &= column.present
+            if held.all():
+                found.append(Points(numbers, rows.times.view("M8[ns]"), column.values))
+            else:
+                found.append(Points(numbers[held], rows.times[held].view("M8[ns]"), column.values[held]))
+        return found
+
+
+def _as_rows(buckets: Buckets, metrics: numpy.ndarray) -> Rows:
+    return Rows(metrics.repeat(numpy.diff(buckets.offsets)), buckets.timestamps.view(numpy.int64), buckets.columns)
+
+
+def _join(parts: Sequence[Points]) -> Points:
+    empty = Points(numpy.empty(0, numpy.int64), numpy.empty(0, "M8[ns]"), numpy.empty(0))
+    return Points(*(numpy.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)))
+
+
+def _ns(instant: numpy.datetime64 | numpy.ndarray) -> int:
+    return int(instant.astype("M8[ns]").astype(numpy.int64))
