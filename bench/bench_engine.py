@@ -1,6 +1,6 @@
 """Micro-benchmarks of the storage engine: microseconds of CPU per metric, of the numeric work and of whole rounds.
 
-    python bench/bench_engine.py [--rounds N] [--profile] [plan | steady | sparse | policies | updates ...]
+    python bench/bench_engine.py [--rounds N] [--profile ORDER] [plan | steady | sparse | policies | updates ...]
 
 `steady`, `sparse` and `policies` are rounds of a processing worker on 128 sacks, with SQLite and files in a temporary
 directory: one new measure for each of 20,000 metrics, for every tenth of them, and for each of 1,000 metrics on 5
@@ -11,6 +11,7 @@ The best of N rounds is printed, for neighbours on the machine can only make one
 import argparse
 import contextlib
 import cProfile
+import gc
 import pstats
 import tempfile
 import time
@@ -150,6 +151,8 @@ class Engine:
         sa.event.listen(backends.indexer.engine, "connect",
                         lambda connection, _: connection.set_trace_callback(self._count))
         _ = backends.incoming, backends.coordinator
+        gc.collect()
+        gc.freeze()     # as metricd does before it forks
 
     def _count(self, statement):
         self.statements += 1
@@ -192,7 +195,7 @@ def bench_rounds(name, metrics, policies, every, args):
                   f"{best / engine.sacks * 1e6:6.0f} us/sack {best / len(chosen) * 1e6:6.1f} us/metric "
                   f"{len(chosen) / best:7.0f} metrics/CPU-s {statements / engine.sacks:.2f} statements/sack")
         if profile:
-            pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+            pstats.Stats(profile).sort_stats(args.profile).print_stats(60)
 
 
 ROUNDS = {"steady": [(20_000, 1, 1)], "sparse": [(20_000, 1, 10)], "policies": [(1_000, 5, 1)],
@@ -203,7 +206,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", choices=["plan", *ROUNDS], default=["plan", *ROUNDS])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--profile", metavar="ORDER", help="print where time goes, by `tottime' or `cumulative'")
     args = parser.parse_args()
     for name in args.what:
         if name == "plan":

@@ -276,12 +276,19 @@ class Packs(Connections):
         with self.reading() as connection:
             return next((row[0] for statement in statements for row in connection.execute(statement)), None)
 
-    @retried
     def list_sack_blocks(self, number: int) -> list[Block]:
         """Return the blocks of all packs of a sack."""
+        return self.list_blocks([number])[number]
+
+    @retried
+    def list_blocks(self, numbers: Sequence[int]) -> dict[int, list[Block]]:
+        """Return the blocks of all packs of some sacks, by sack."""
+        blocks: dict[int, list[Block]] = {number: [] for number in numbers}
+        statement = sa.select(pack.c.sack, *block.c).join_from(pack, block).where(self.in_ids(pack.c.sack, "numbers"))
         with self.reading() as connection:
-            return [_decode_block(*row) for row in connection.execute(
-                sa.select(*block.c).join(pack).where(pack.c.sack == number))]
+            for row in connection.execute(statement, {"numbers": list(numbers)}):
+                blocks[row[0]].append(_decode_block(*row[1:]))
+        return blocks
 
     @retried
     def list_pack_blocks(self, ids: Sequence[uuid.UUID]) -> list[Block]:

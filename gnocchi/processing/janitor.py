@@ -22,7 +22,7 @@ from gnocchi.indexer import MetricPolicy
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.aggregate import expunge_sack
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
-from gnocchi.processing.merge import merge_sack
+from gnocchi.processing.merge import list_idle_sacks, merge_sack
 from gnocchi.processing.orphans import collect_old_orphans, collect_orphans
 from gnocchi.processing.parking import Unprocessable, utcnow
 from gnocchi.processing.replay import is_due, replay_pack
@@ -46,6 +46,9 @@ GARBAGE_BATCH = 1000
 #: Every so many rounds all blocks are searched for rows of deleted metrics, in case a janitor died over its work,
 #: and all objects for such as no row names.
 ROUNDS_PER_SEARCH = 16
+
+#: Sacks whose blocks are looked at together; bounds memory.
+SACKS_LOOKED_AT = 16
 
 
 class CleanedUp(NamedTuple):
@@ -103,7 +106,7 @@ class Janitor:
         sacks = self._indexer.list_sacks()
         self._merge_blocks(sacks)
         self._delete_garbage()
-        if self._round % ROUNDS_PER_SEARCH == 0:
+        if self._searches():
             self._collect_orphans(sacks)
             self.counters[DELETED] += collect_old_orphans(sacks, self._indexer, self._store, ORPHAN_GRACE_S,
                                                           self._unnamed_old)
@@ -185,13 +188,26 @@ class Janitor:
     def _merge_blocks(self, sacks: Sequence[Sack]) -> None:
         # From a place of its own on, so that the janitors of several hosts do not follow each other.
         start = random.randrange(len(sacks)) if sacks else 0
-        search = self._round % ROUNDS_PER_SEARCH == 0
-        for sack in [*sacks[start:], *sacks[:start]]:
-            if self._stopped():
-                break
-            if search or self._suspects.get(sack.number) or self._merged.get(sack.number) != sack.sequence:
-                self._work_on(sack.number, len(sacks), "merge blocks",
-                              functools.partial(self._merge_sack, sack.number, search))
+        search = self._searches()
+        due = [sack.number for sack in [*sacks[start:], *sacks[:start]]
+               if search or self._suspects.get(sack.number) or self._merged.get(sack.number) != sack.sequence]
+        for begin in range(0, len(due), SACKS_LOOKED_AT):
+            numbers = due[begin:begin + SACKS_LOOKED_AT]
+            idle = {} if search else list_idle_sacks(numbers, self._indexer, self._suspects)
+            self._merged.update(idle)
+            for number in numbers:
+                if self._stopped():
+                    return
+                if number not in idle:
+                    self._work_on(number, len(sacks), "merge blocks",
+                                  functools.partial(self._merge_sack, number, search))
+
+    def _searches(self) -> bool:
+        """Tell whether this round looks for what nobody knows of.
+
+        The first one does not, so that a start costs little.
+        """
+        return self._round % ROUNDS_PER_SEARCH == 1 % ROUNDS_PER_SEARCH
 
     def _merge_sack(self, number: int, search: bool) -> None:
         """Merge until nothing is left to merge; the commits of a stopped janitor count."""

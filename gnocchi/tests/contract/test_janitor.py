@@ -49,6 +49,7 @@ def coordinator(tmp_path):
 @pytest.fixture
 def janitor(engine, coordinator, monkeypatch):
     monkeypatch.setattr(janitor_module, "ORPHAN_GRACE_S", 0)
+    monkeypatch.setattr(janitor_module, "ROUNDS_PER_SEARCH", 1)
     return Janitor(engine.incoming, engine.indexer, engine.store, coordinator, 100, lambda: False)
 
 
@@ -100,11 +101,27 @@ def test_error_in_one_sack(engine, janitor, monkeypatch, caplog, name, sack):
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"sack {sack}" in record.message
     assert "ZeroDivisionError: a mistake of ours" in caplog.text
-    monkeypatch.setattr(janitor_module, "ROUNDS_PER_SEARCH", 1)
     assert 0 == janitor.clean_up().errors
     assert set() == list_left(engine, sack)
     for metric in METRICS:
         assert [1.0] * 10 == [value for _, value in engine.read(metric, "sum")[60.0]]
+
+
+def test_a_start_costs_little(engine, janitor, monkeypatch):
+    """The first round does what the index tells to do, and takes no other lock; the second one searches."""
+    monkeypatch.setattr(janitor_module, "ROUNDS_PER_SEARCH", 16)
+    make_work(engine)
+    taken = []
+    acquire = janitor._coordinator.acquire
+    monkeypatch.setattr(janitor._coordinator, "acquire", lambda name: taken.append(name) or acquire(name))
+    janitor.clean_up()
+    assert [{"collect_orphans"}] * SACKS == [list_left(engine, number) for number in range(SACKS)]
+    janitor._round, janitor._merged = 0, {}
+    taken.clear()
+    janitor.clean_up()
+    assert [] == taken
+    janitor.clean_up()
+    assert [set()] * SACKS == [list_left(engine, number) for number in range(SACKS)]
 
 
 def test_lost_commit_is_no_error(engine, janitor, monkeypatch):

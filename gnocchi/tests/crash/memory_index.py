@@ -78,6 +78,9 @@ class MemoryIndex:
     def list_pack_blocks(self, ids: Sequence[uuid.UUID]) -> list[Block]:
         return [block for block in self._blocks.values() if block.pack_id in ids]
 
+    def list_blocks(self, numbers: Sequence[int]) -> dict[int, list[Block]]:
+        return {number: self.list_sack_blocks(number) for number in numbers}
+
     def list_sack_blocks(self, number: int) -> list[Block]:
         return [block for block in self._blocks.values() if self._packs[block.pack_id].sack == number]
 
