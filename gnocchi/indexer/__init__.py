@@ -13,8 +13,8 @@ from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
 
 __all__ = [
-    "CURRENT_REVISION", "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "Pack", "Parked",
-    "Resource", "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
+    "CURRENT_REVISION", "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "NamedMetric",
+    "Pack", "Parked", "Resource", "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
 ]
 
 
@@ -87,6 +87,13 @@ class MetricDefinition:
     name: str | None = None
     unit: str | None = None
     resource_id: uuid.UUID | None = None
+
+
+class NamedMetric(NamedTuple):
+    """What posting by name needs to know of a metric."""
+
+    id: uuid.UUID
+    creator: str | None
 
 
 class MetricPolicy(NamedTuple):

@@ -82,6 +82,9 @@ class Constant:
     value: bool
 
 
+#: Names of fields for rights; no filter of a client can name them.
+SHOWN_USER, SHOWN_PROJECT = "shown created_by_user_id", "shown created_by_project_id"
+
 Filter = Comparison | Membership | AllOf | AnyOf | Not | Constant
 
 _OPERATORS: dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
@@ -132,6 +135,8 @@ class Compiler:
         if operator == "!=" and self._compares_padded(field):
             return sa.or_(sa.not_(self._membership(field, Membership(tree.field, (value,)), False).self_group()),
                           column.is_(None))
+        if self._compares_padded(field):
+            return _OPERATORS[operator](sa.cast(column, sa.LargeBinary), value.encode())
         return _OPERATORS[operator](column, self._bind(field, value))
 
     def _membership(self, field: Field, tree: Membership, positive: bool) -> sa.ColumnElement[bool]:
@@ -171,15 +176,18 @@ def creator_fields(creator: sa.ColumnElement[Any], dialect: str) -> dict[str, Fi
     """Return the fields made of a column of creators, `<user>:<project>`."""
     find = {"sqlite": sa.func.instr, "postgresql": sa.func.strpos, "mysql": sa.func.instr}[dialect]
     colon = find(creator, ":")
-    text = sa.String()
 
-    def half(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        return sa.case((colon > 0, sa.type_coerce(value, text)), else_=sa.null())
+    def half(value: sa.ColumnElement[Any], otherwise: Any) -> sa.ColumnElement[Any]:
+        return sa.type_coerce(sa.case((colon > 0, value), else_=otherwise), sa.String())
 
+    user, project = sa.func.substr(creator, 1, colon - 1), sa.func.substr(creator, colon + 1)
     return {
         "creator": Field(Kind.STRING, creator),
-        "created_by_user_id": Field(Kind.CREATOR_USER, half(sa.func.substr(creator, 1, colon - 1))),
-        "created_by_project_id": Field(Kind.CREATOR_PROJECT, half(sa.func.substr(creator, colon + 1))),
+        "created_by_user_id": Field(Kind.CREATOR_USER, half(user, sa.null())),
+        "created_by_project_id": Field(Kind.CREATOR_PROJECT, half(project, sa.null())),
+        # As replies show them: who has no colon is a user without a project.
+        SHOWN_USER: Field(Kind.CREATOR_USER, half(user, creator)),
+        SHOWN_PROJECT: Field(Kind.CREATOR_PROJECT, sa.case((creator.is_not(None), half(project, "")))),
     }
 
 
@@ -195,7 +203,8 @@ def lifespan_field(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any], dia
 
 
 def _sqlite_microseconds(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-    seconds = sa.cast(sa.func.strftime("%s", column), sa.BigInteger)
+    # Without the fraction, which it would round.
+    seconds = sa.cast(sa.func.strftime("%s", sa.func.substr(column, 1, 19)), sa.BigInteger)
     return seconds * 1_000_000 + sa.cast(sa.func.substr(column, 21, 6), sa.BigInteger)
 
 

@@ -3,7 +3,7 @@
 import datetime
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy
@@ -12,7 +12,7 @@ from sqlalchemy import exc
 
 from gnocchi import exceptions, metric_ids
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.indexer import ArchivePolicyRule, Metric, MetricDefinition, MetricPolicy, pagination
+from gnocchi.indexer import ArchivePolicyRule, Metric, MetricDefinition, MetricPolicy, NamedMetric, pagination
 from gnocchi.indexer.archive_policies import (
     SELECT_RULES,
     decode_policy,
@@ -21,6 +21,7 @@ from gnocchi.indexer.archive_policies import (
     match_archive_policy,
 )
 from gnocchi.indexer.checks import check_text
+from gnocchi.indexer.filters import Compiler, Field, Filter, Kind, creator_fields
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
 from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.transactions import Connections, Undone, retried
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 #: Ids named in one statement.  SQLite takes 32,766 parameters; larger statements are no faster.
 IDS_PER_STATEMENT = 5_000
+
+#: Names of metrics told to the database; of more it gives all metrics of a resource.
+NAMES_PER_STATEMENT = 500
 
 METRIC_COLUMNS = (metric.c.id, metric.c.archive_policy_id, metric.c.creator, metric.c.name, metric.c.unit,
                   metric.c.resource_id)
@@ -57,6 +61,16 @@ SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
 #: What a list can be filtered by, as equal to one value.
 FILTER_COLUMNS = {key: SORT_COLUMNS[key] for key in
                   ("id", "name", "unit", "creator", "resource_id", "archive_policy_name")}
+
+
+def visible_fields(dialect: str) -> dict[str, Field]:
+    """Return what decides whether a metric is visible; the fields of its resource begin with `resource.`."""
+    texts = [resource.c.type, resource.c.user_id, resource.c.project_id, resource.c.original_resource_id]
+    of_resource = creator_fields(resource.c.creator, dialect) | {
+        column.name: Field(Kind.STRING, column) for column in texts}
+    return creator_fields(metric.c.creator, dialect) | {
+        column.name: Field(Kind.STRING, column) for column in (metric.c.name, metric.c.unit)} | {
+        f"resource.{name}": field for name, field in of_resource.items()}
 
 
 def utcnow() -> datetime.datetime:
@@ -217,8 +231,32 @@ class Metrics(Connections):
             return decode_metrics(connection, list(itertools.chain.from_iterable(rows)))
 
     @retried
+    def list_named_metrics(
+            self, names: Mapping[uuid.UUID, Collection[str]]) -> dict[tuple[uuid.UUID, str], NamedMetric]:
+        """Find live metrics of many resources by name.
+
+        Parameters
+        ----------
+        names : resource id -> names wanted; resources need not exist
+
+        Returns
+        -------
+        (resource id, name) -> metric, for those that there are
+        """
+        statement = sa.select(metric.c.resource_id, metric.c.name, metric.c.id, metric.c.creator).where(
+            self.in_ids(metric.c.resource_id), IS_ACTIVE)
+        distinct = set().union(*names.values())
+        if len(distinct) <= NAMES_PER_STATEMENT:
+            statement = statement.where(metric.c.name.in_(sorted(distinct)))
+        with self.reading() as connection:
+            return {(row[0], row[1]): NamedMetric(row[2], row[3])
+                    for part in chunks(list(names)) for row in connection.execute(statement, {"ids": part})
+                    if row[1] in names[row[0]]}
+
+    @retried
     def list_metrics(self, filters: Mapping[str, Any] | None = None, *, limit: int | None = None,
-                     marker: uuid.UUID | None = None, sorts: Sequence[str] = ()) -> list[Metric]:
+                     marker: uuid.UUID | None = None, sorts: Sequence[str] = (),
+                     visible: Filter | None = None) -> list[Metric]:
         """Return a page of the live metrics.
 
         Parameters
@@ -228,6 +266,7 @@ class Metrics(Connections):
         marker : id of the last metric already seen
         sorts : `key[:direction]` each; empty: by id.  `pagination.effective_sorts(sorts, METRIC_SORTS,
             ("id",))` tells the order that results.
+        visible : what the caller may see at all, of `visible_fields`; a marker must be among it
 
         Raises
         ------
@@ -242,10 +281,15 @@ class Metrics(Connections):
         for key, value in (filters or {}).items():
             column = FILTER_COLUMNS[key]
             statement = statement.where(column.is_(None) if value is None else column == value)
+        condition: sa.ColumnElement[bool] = sa.true()
+        if visible is not None:
+            condition = Compiler(visible_fields(self.dialect), self.dialect).compile(visible)
+            statement = statement.outerjoin(resource, resource.c.id == metric.c.resource_id).where(condition)
         with self.reading() as connection:
             if marker is not None:
-                last = connection.execute(sa.select(*[order.column for order in orders]).select_from(
-                    metric.join(archive_policy)).where(metric.c.id == marker, IS_ACTIVE)).first()
+                source = metric.join(archive_policy).outerjoin(resource, resource.c.id == metric.c.resource_id)
+                last = connection.execute(sa.select(*[order.column for order in orders]).select_from(source)
+                                          .where(metric.c.id == marker, IS_ACTIVE, condition)).first()
                 if last is None:
                     raise pagination.invalid_marker(marker)
                 statement = statement.where(pagination.after(orders, last))

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from gnocchi.indexer import CURRENT_REVISION, Resource, ResourceType, pagination
 from gnocchi.indexer.filters import Compiler, Field, Filter, Kind, all_of, creator_fields, lifespan_field
-from gnocchi.indexer.models import resource, resource_history
+from gnocchi.indexer.metrics import chunks
+from gnocchi.indexer.models import DELETE, metric, resource, resource_history
 from gnocchi.indexer.resource_attributes import attribute_column
 from gnocchi.indexer.resource_metrics import ResourceMetrics
 from gnocchi.indexer.resource_types import GENERIC, SELECT_TYPES, check_active, get_type, resource_type
@@ -78,6 +79,30 @@ class ResourceLists(ResourceMetrics):
             types = self._list_attributes(connection, found_type, {row.type for row in rows})
         return [_decode_revision(row, types.get(row.type, {}), metrics.get(row.id, {})) for row in rows]
 
+    @retried
+    def list_resources_by_id(self, ids: Sequence[uuid.UUID]) -> list[Resource]:
+        """Return those of the resources that exist, in no order, without attributes and metrics."""
+        statement = sa.select(*(resource.c[name] for name in REVISED)).where(self.in_ids(resource.c.id))
+        with self.reading() as connection:
+            return [decode_resource(row, {}, {}) for part in chunks(ids)
+                    for row in connection.execute(statement, {"ids": part})]
+
+    @retried
+    def delete_resources(self, type: str | ResourceType, filter: Filter | None) -> int:
+        """Delete all resources of a type, or of all types for `generic`, that a filter matches; and their history.
+
+        Their metrics are marked as deleted.  Returns how many there were.  Raises NoSuchResourceType.
+        """
+        with self.writing() as connection:
+            found_type = get_type(connection, type) if isinstance(type, str) else type
+            query = ResourceQuery(found_type, self.dialect, False, (), None, None)
+            ids = connection.execute(query.lock_ids(filter)).scalars().all()
+            for part in chunks(ids):
+                connection.execute(sa.update(metric).where(self.in_ids(metric.c.resource_id))
+                                   .values(status=DELETE, resource_id=None), {"ids": part})
+                connection.execute(sa.delete(resource).where(self.in_ids(resource.c.id)), {"ids": part})
+        return len(ids)
+
     def _list_attributes(self, connection: sa.Connection, known: ResourceType,
                          names: set[str]) -> dict[str, Mapping[str, Any]]:
         """Return the attributes of types by name; `known` is one of them, perhaps."""
@@ -136,6 +161,10 @@ class ResourceQuery:
         both = sa.union_all(*(sa.select(page.subquery()) for page in pages)).subquery("revisions")
         orders = pagination.orders(self._sorts, self._columns(dict(both.c)))
         return sa.select(*(both.c[name] for name in COLUMNS)).order_by(*pagination.order_by(orders)).limit(limit)
+
+    def lock_ids(self, filter: Filter | None) -> sa.Select[Any]:
+        """Return the statement for the ids of all that match now, which no other can change until the end."""
+        return self._within(sa.select(resource.c.id), RESOURCES, filter).order_by(resource.c.id).with_for_update()
 
     def _page(self, source: sa.Select[Any], filter: Filter | None, after: Sequence[Any] | None,
               limit: int | None) -> sa.Select[Any]:

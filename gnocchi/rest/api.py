@@ -17,6 +17,7 @@ from gnocchi.rest.controllers import (
     metric,
     resource,
     resource_type,
+    search,
     status,
 )
 from gnocchi.rest.request import Request
@@ -69,6 +70,7 @@ class V1Controller(routing.Routes):
         "/archive_policy_rule": archive_policy_rule.ArchivePolicyRulesController(),
         "/archive_policy_rule/{name}": archive_policy_rule.ArchivePolicyRuleController(),
         "/batch/metrics/measures": batch.MetricsMeasuresController(),
+        "/batch/resources/metrics/measures": batch.ResourcesMetricsMeasuresController(),
         "/capabilities": capabilities.CapabilitiesController(),
         "/metric": metric.MetricsController(),
         "/metric/{id}": metric.MetricController(),
@@ -82,6 +84,8 @@ class V1Controller(routing.Routes):
         "/resource/{type}/{id}/metric/{name}/measures": resource.NamedMeasuresController(),
         "/resource_type": resource_type.ResourceTypesController(),
         "/resource_type/{name}": resource_type.ResourceTypeController(),
+        "/search/resource": search.NoTypeController(),
+        "/search/resource/{type}": search.ResourceSearchController(),
         "/status": status.StatusController(),
     }
 

@@ -33,7 +33,7 @@ class Measure(msgspec.Struct, gc=False):
 
 
 #: What the fast decoder raises at what it does not take; RecursionError also at keys that do not count.
-_NOT_FAST = (msgspec.MsgspecError, ValueError, RecursionError)
+NOT_FAST = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _decode_list = msgspec.json.Decoder(list[Measure]).decode
 _decode_lists = msgspec.json.Decoder(dict[str, list[Measure]]).decode
@@ -51,8 +51,8 @@ def decode_measures(body: bytes, metric_id: uuid.UUID) -> MeasureBatch:
         measures = _decode_list(body)
         timestamps = times.parse_timestamps([measure.timestamp for measure in measures])
         values = numpy.array([measure.value for measure in measures], numpy.float64)
-    except _NOT_FAST:
-        timestamps, values = _read_measures(json.loads(body), ())
+    except NOT_FAST:
+        timestamps, values = read_measures(json.loads(body), ())
     return MeasureBatch(metric_ids.pack_ids((metric_id,)), numpy.array([len(values)], numpy.int64), timestamps, values)
 
 
@@ -69,14 +69,14 @@ def decode_batch(body: bytes) -> MeasureBatch:
         metrics = _pack_canonical_ids(list(lists))
         measures = list(itertools.chain.from_iterable(lists.values()))
         counts = numpy.fromiter(map(len, lists.values()), numpy.int64, len(lists))
-        timestamps = _parse_by_list([measure.timestamp for measure in measures], counts)
+        timestamps = parse_by_list([measure.timestamp for measure in measures], counts)
         values = numpy.array([measure.value for measure in measures], numpy.float64)
-    except _NOT_FAST:
+    except NOT_FAST:
         return _read_batch(json.loads(body))
     return MeasureBatch(metrics, counts, timestamps, values)
 
 
-def _parse_by_list(stamps: list[Any], counts: numpy.ndarray) -> numpy.ndarray:
+def parse_by_list(stamps: list[Any], counts: numpy.ndarray) -> numpy.ndarray:
     """Read all lists' timestamps at once if they are of one kind, else list by list."""
     if len(set(map(type, stamps))) == 1:
         try:
@@ -109,20 +109,21 @@ def _pack_canonical_ids(keys: list[str]) -> numpy.ndarray:
     return numpy.frombuffer(data, metric_ids.DTYPE)
 
 
-def _invalid(reason: str, path: Sequence[str], error_type: str | None = "dictionary value") -> errors.RequestError:
+def invalid(reason: str, path: Sequence[str], error_type: str | None = "dictionary value") -> errors.RequestError:
+    """400 for what stands at a place of a body."""
     return schemas.invalid_input(voluptuous.Invalid(reason, list(path), error_type=error_type if path else None))
 
 
 def _read_batch(body: Any) -> MeasureBatch:
     if not isinstance(body, dict):
-        raise _invalid("expected a dictionary", ())
+        raise invalid("expected a dictionary", ())
     found, parts = [], []
     for key, measures in body.items():
         try:
             found.append(ids.parse_uuid(key))
         except ValueError:
-            raise _invalid("not a valid value", (key,), None) from None
-        parts.append(_read_measures(measures, (key,)))
+            raise invalid("not a valid value", (key,), None) from None
+        parts.append(read_measures(measures, (key,)))
     return MeasureBatch(
         metric_ids.pack_ids(found),
         numpy.array([len(values) for _, values in parts], numpy.int64),
@@ -130,27 +131,27 @@ def _read_batch(body: Any) -> MeasureBatch:
         numpy.concatenate([numpy.empty(0, numpy.float64), *(values for _, values in parts)]))
 
 
-def _read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+def read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Read one list, measure by measure; this is what decides about errors.
 
     Returns (timestamps, shape (n,), datetime64[ns]; values, shape (n,), float64).
     """
     stamps = []
     if not isinstance(measures, list):
-        raise _invalid("unexpected measures format", path)
+        raise invalid("unexpected measures format", path)
     for measure in measures:
         stamp = measure.get("timestamp") if isinstance(measure, dict) else None
         if stamp is None or isinstance(stamp, (list, dict)):
-            raise _invalid("unexpected measures format", path)
+            raise invalid("unexpected measures format", path)
         stamps.append(stamp)
     try:
         timestamps = times.parse_timestamps(stamps)
     except ValueError as error:
-        raise _invalid(f"unexpected timestamp '{error}'", path) from None
+        raise invalid(f"unexpected timestamp '{error}'", path) from None
     try:
         values = [float(measure["value"]) for measure in measures]
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise _invalid("unexpected measures value", path) from None
+        raise invalid("unexpected measures value", path) from None
     return timestamps, numpy.array(values, numpy.float64)
 
 

@@ -72,8 +72,9 @@ def _kinds_of_check(*texts: str) -> set[type]:
     return {type(policy.RuleDefault("example", text).check) for text in texts}
 
 
-_CONSTANT = _kinds_of_check("@", "!")
-_MATCHING = _kinds_of_check("user:%(creator)s", "role:admin")
+#: What always or never holds, and what compares a credential with a text or with a value of the target.
+CONSTANT_CHECKS = _kinds_of_check("@", "!")
+MATCHING_CHECKS = _kinds_of_check("user:%(creator)s", "role:admin")
 
 
 def _names_in(check: Any, rules: policy.Rules) -> frozenset[str] | None:
@@ -86,9 +87,9 @@ def _names_in(check: Any, rules: policy.Rules) -> frozenset[str] | None:
         return _names_in(check.rule, rules)
     if isinstance(check, policy.RuleCheck):
         return _names_in(rules[check.match], rules) if check.match in rules else frozenset()
-    if type(check) in _MATCHING:
+    if type(check) in MATCHING_CHECKS:
         return frozenset(_NAME.findall(check.match))
-    return frozenset() if type(check) in _CONSTANT else None
+    return frozenset() if type(check) in CONSTANT_CHECKS else None
 
 
 class PolicyEnforcer:
@@ -118,6 +119,11 @@ class PolicyEnforcer:
                 self._next_load = time.monotonic() + RELOAD_INTERVAL_S
                 self._lock.release()
         return self._snapshot
+
+    @property
+    def rules(self) -> policy.Rules:
+        """The checks of all rules as they are now; not to be changed."""
+        return self._current().rules
 
     def names_in(self, rule: str) -> frozenset[str] | None:
         """Names of the target's values that `rule` looks at (flattened, with dots); None: perhaps all of them.

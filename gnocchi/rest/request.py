@@ -58,6 +58,11 @@ class Request(pecan.core.Request):
         """gnocchi.rest.auth.Identity of the caller; there is one everywhere under /v1."""
         return self.environ["gnocchi.identity"]
 
+    @property
+    def has_body(self) -> bool:
+        """Whether there is a body, for endpoints where it may be left out."""
+        return self.environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in self.environ
+
     def enforce(self, rule: str, target: dict[str, Any] | None = None) -> None:
         """Ask the policy.  `target` is the JSON form of the object; nested objects are flattened with dots.
 

@@ -12,7 +12,7 @@ from gnocchi.indexer import Metric, MetricDefinition, Resource
 from gnocchi.indexer.filters import Membership
 from gnocchi.indexer.metrics import chunks
 from gnocchi.indexer.pagination import METRIC_SORTS
-from gnocchi.rest import errors, formats, headers, ids, pagination
+from gnocchi.rest import errors, formats, headers, ids, pagination, visibility
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as schemas
 
@@ -78,10 +78,11 @@ class MetricsController:
         request = pecan.request
         page = pagination.read_page(request, METRIC_SORTS)
         filters = _read_filters(request)
+        visible = visibility.list_visible(request, "list metric", visibility.METRIC_FIELDS)
         if filters is None:
             return []
         metrics = request.services.indexer.list_metrics(
-            filters, limit=page.limit, marker=ids.parse_marker(page.marker), sorts=page.sorts)
+            filters, limit=page.limit, marker=ids.parse_marker(page.marker), sorts=page.sorts, visible=visible)
         if metrics:
             pagination.set_next_link(request, pecan.response, page, len(metrics), str(metrics[-1].id))
         return [formats.format_metric(metric) for metric in metrics]

@@ -8,13 +8,17 @@ import voluptuous
 
 from gnocchi.exceptions import NoSuchMetric, NoSuchResource
 from gnocchi.indexer import Metric, MetricDefinition, Resource, ResourceType
-from gnocchi.rest import formats, headers, ids, resource_lists, schemas
+from gnocchi.indexer.filters import all_of
+from gnocchi.rest import errors, formats, headers, ids, resource_lists, schemas, visibility
 from gnocchi.rest.controllers import measures, metric
+from gnocchi.rest.filters.read import read_filter
 from gnocchi.rest.preconditions import check_preconditions, has_preconditions, set_validators
 from gnocchi.rest.repeat import until_unchanged
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as metric_schemas
 from gnocchi.rest.schemas import resource as resource_schemas
+
+NO_FILTER = "caution: the query can not be empty, or it will delete entire database"
 
 
 def read_path_id(request: Request, text: str) -> uuid.UUID:
@@ -73,7 +77,9 @@ class ResourcesController:
 
     @pecan.expose("json")
     def get(self, type: ResourceType) -> list[dict[str, Any]]:
-        return resource_lists.list_page(pecan.request, pecan.response, type)
+        request = pecan.request
+        return resource_lists.list_page(request, pecan.response, type,
+                                        visible=visibility.list_visible(request, "list resource"))
 
     @pecan.expose("json")
     def post(self, type: ResourceType) -> dict[str, Any]:
@@ -83,6 +89,17 @@ class ResourcesController:
         headers.set_created(request, pecan.response, "resource", type.name, str(resource.id))
         set_validators(pecan.response, resource)
         return resource_lists.format_for(resource, type.name)
+
+
+    @pecan.expose("json")
+    def delete(self, type: ResourceType) -> dict[str, int]:
+        """Deletes what a filter matches and the caller may delete."""
+        request = pecan.request
+        wanted = read_filter(request, type)
+        if wanted is None:
+            raise errors.RequestError(400, NO_FILTER)
+        permitted = visibility.require_permitted(request, "delete resources")
+        return {"deleted": request.services.indexer.delete_resources(type, all_of([permitted, wanted]))}
 
 
 def _create(request: Request, type_name: str, body: Any) -> Resource:
@@ -110,7 +127,7 @@ class ResourceController:
     @pecan.expose("json")
     def get(self, type_name: str, resource: Resource) -> dict[str, Any]:
         request = pecan.request
-        request.enforce("get resource", formats.format_resource(resource))
+        visibility.enforce_get(request, resource)
         check_preconditions(request, resource)
         set_validators(pecan.response, resource)
         return resource_lists.format_for(resource, type_name)
@@ -167,7 +184,7 @@ class HistoryController:
     @pecan.expose("json")
     def get(self, type: ResourceType, resource: Resource) -> list[dict[str, Any]]:
         request = pecan.request
-        request.enforce("get resource", formats.format_resource(resource))
+        visibility.enforce_get(request, resource)
         return resource_lists.list_revisions(request, pecan.response, type, resource.id)
 
 
@@ -180,7 +197,7 @@ class ResourceMetricsController:
     @pecan.expose("json")
     def get(self, resource: Resource) -> list[dict[str, Any]]:
         request = pecan.request
-        request.enforce("get resource", formats.format_resource(resource))
+        visibility.enforce_get(request, resource)
         return [formats.format_metric(found)
                 for found in request.services.indexer.list_resource_metrics(resource.id)]
 
