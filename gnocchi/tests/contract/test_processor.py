@@ -1,0 +1,158 @@
+"""The rounds of a processing worker: which sacks it takes together, and what one of them can do to the others."""
+
+import types
+import uuid
+
+import pytest
+
+from gnocchi import metricd
+from gnocchi.exceptions import BackendUnavailable
+from gnocchi.incoming import SackBacklog
+from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
+from gnocchi.processing.aggregate import process_sacks
+from gnocchi.processing.locks import Coordinator, lock_name, sack_name
+from gnocchi.storage.drivers.memory import MemoryDriver
+from gnocchi.storage.store import Store
+from gnocchi.tests.engine import Engine, make_policy
+
+SACKS = 4
+START = 1_700_000_040 * 10**9
+MINUTE = 60 * 10**9
+METRICS = [uuid.UUID(int=SACKS + number) for number in range(SACKS)]
+
+
+@pytest.fixture(params=["sqlite"])
+def database(request):
+    """The sacks' commits are tested on each database; this is about workers."""
+    return request.param
+
+
+@pytest.fixture
+def engine(indexer):
+    indexer.create_sacks(SACKS)
+    engine = Engine(indexer, MemoryIncoming(SACKS), Store(MemoryDriver(), cache_bytes=1 << 20), SACKS)
+    engine.create_metrics(make_policy("minutes", [(60, 100)], ("sum",), back_window=1), ids=METRICS)
+    return engine
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    coordinator = Coordinator(f"file://{tmp_path / 'coordination'}", "test")
+    coordinator.start()
+    yield coordinator
+    coordinator.stop()
+
+
+@pytest.fixture
+def worker(engine, coordinator):
+    worker = metricd.Processor(0, types.SimpleNamespace(metricd=types.SimpleNamespace(
+        metric_processing_delay=0.0, greedy=False, processing_replicas=3)))
+    worker._backends = types.SimpleNamespace(
+        incoming=engine.incoming, indexer=engine.indexer, store=engine.store, coordinator=coordinator)
+    yield worker
+    worker.leave()
+
+
+def post(engine, minutes=1, ids=METRICS):
+    for minute in range(minutes):
+        engine.post(ids, [([START + MINUTE * minute], [1.0])] * len(ids))
+
+
+def list_waiting(engine):
+    """Return the sacks that have a backlog."""
+    return sorted(engine.incoming.list_backlogs({s.number: s.checkpoint for s in engine.indexer.list_sacks()}))
+
+
+def note_groups(monkeypatch, act=lambda numbers: None, **arguments):
+    """Return a list that will hold the sacks of each call of `process_sacks`; `act` comes before it."""
+    groups = []
+
+    def process(numbers, *backends):
+        groups.append(sorted(numbers))
+        act(numbers)
+        return process_sacks(numbers, *backends, **arguments)
+
+    monkeypatch.setattr(metricd, "process_sacks", process)
+    return groups
+
+
+def test_sacks_are_taken_together(engine, worker, monkeypatch):
+    """All that wait in one go, up to a number of sacks and of measures."""
+    groups = note_groups(monkeypatch)
+    post(engine)
+    worker.run_round()
+    assert [[0, 1, 2, 3]] == groups
+    monkeypatch.setattr(metricd, "SACKS_PER_COMMIT", 3)
+    post(engine)
+    worker.run_round()
+    assert [3, 1] == [len(group) for group in groups[1:]]
+    monkeypatch.setattr(metricd, "MEASURES_PER_SLICE", 10)
+    post(engine, 6)
+    worker.run_round()
+    assert [1, 1, 1, 1] == [len(group) for group in groups[3:]]
+    assert [] == list_waiting(engine)
+
+
+@pytest.mark.parametrize(("measures", "groups"), [
+    ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([600_000, 400_000, 1], [0, 1])])
+def test_choose_group(measures, groups):
+    """The first sack is always taken, others as long as all fit in a slice."""
+    backlogs = {number: SackBacklog(1, count, 0) for number, count in enumerate(measures)}
+    assert groups == metricd._choose_group(list(backlogs), backlogs)
+
+
+def test_long_backlogs_take_turns(engine, worker, monkeypatch):
+    """A sack with more than fits comes again after the others, until nothing is left."""
+    monkeypatch.setattr(metricd, "SACKS_PER_COMMIT", 2)
+    groups = note_groups(monkeypatch, measures_max=4)
+    post(engine, 6, METRICS[:1])
+    post(engine, 1, METRICS[1:])
+    worker.run_round()
+    assert [] == list_waiting(engine)
+    first = next(place for place, group in enumerate(groups) if 0 in group)
+    assert any(0 in group for group in groups[first + 1:])
+    assert 9 == worker.counters["processed measures"]
+
+
+def test_fault_of_one_sack(engine, worker, monkeypatch):
+    """The others of its group are processed all the same; its own backlog stays, and the error is counted."""
+    def fail(numbers):
+        if 2 in numbers:
+            raise ZeroDivisionError("a mistake of ours")
+
+    groups = note_groups(monkeypatch, fail)
+    post(engine)
+    worker.run_round()
+    assert [[0, 1, 2, 3], [0], [1], [2], [3]] == [groups[0], *sorted(groups[1:])]
+    assert [2] == list_waiting(engine)
+    assert 1 == worker.errors == worker.counters["errors"]
+
+
+def test_locked_sacks_are_left_out(engine, worker, coordinator, monkeypatch):
+    """Somebody else is at them."""
+    groups = note_groups(monkeypatch)
+    post(engine)
+    with coordinator.try_lock(lock_name(sack_name(1, SACKS))):
+        worker.run_round()
+    assert [[0, 2, 3]] == groups
+    assert [1] == list_waiting(engine)
+
+
+def test_locks_are_given_back(engine, worker, coordinator, monkeypatch):
+    """After a round, and after one that a back end ended."""
+    def fail(numbers):
+        raise BackendUnavailable("index: away")
+
+    with monkeypatch.context() as patch:
+        note_groups(patch, fail)
+        post(engine)
+        with pytest.raises(BackendUnavailable):
+            worker.run_round()
+    acquired = [coordinator.acquire(lock_name(sack_name(number, SACKS))) for number in range(SACKS)]
+    assert None not in acquired
+    for lock in acquired:
+        coordinator.release(lock)
+    worker.run_round()
+    assert [] == list_waiting(engine)
+    for metric in METRICS:
+        assert [(START, 1.0)] == engine.read(metric, "sum")[60.0]
