@@ -3,6 +3,7 @@
 It is stored as a base, which holds all metrics, and at most one delta, which holds those that changed since.
 """
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -46,8 +47,9 @@ class HeadParts(NamedTuple):
     delta: Head
 
 
+@functools.cache
 def empty_head() -> Head:
-    """Return a head without metrics."""
+    """Return the head without metrics."""
     return Head(numpy.empty(0, metric_ids.DTYPE), empty_state(0))
 
 
@@ -69,7 +71,8 @@ def pick_metrics(parts: HeadParts, ids: numpy.ndarray) -> Head:
             rows = places[here]
             found.append(Head(part.ids[rows], select_rows(part.state, rows)))
             left = left[~here]
-    found.append(Head(left, empty_state(len(left))))
+    if len(left):
+        found.append(Head(left, empty_state(len(left))))
     return _join([head for head in found if len(head.ids)])
 
 
@@ -77,6 +80,8 @@ def apply_delta(base: Head, delta: Head) -> Head:
     """Return the head that a base and the delta on top of it mean."""
     if not len(delta.ids):
         return base
+    if not len(base.ids):
+        return delta
     kept = ~contains(delta.ids, base.ids)
     return _join([select_metrics(base, kept), delta]) if kept.any() else delta
 
