@@ -12,7 +12,7 @@ from gnocchi.carbonara import grouping
 from gnocchi.exceptions import InvalidInput, NotFound
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.query import align
-from gnocchi.query.align import NotEnoughOverlap, Table
+from gnocchi.query.align import NotEnoughOverlap, Points, Table, split_points
 from gnocchi.query.expression import Node, Reference
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
 from gnocchi.query.operations import CannotAggregate, evaluate
@@ -80,15 +80,32 @@ class Result(NamedTuple):
     measures: list[list[MeasuresAtGranularity]]
 
 
-def compute(store: Store, indexer: Indexer, root: Node, selection: Selection, terms: Terms) -> Result:
-    """Evaluate an expression over stored series.
+def compute(store: Store, indexer: Indexer, root: Node, selections: Sequence[Selection], terms: Terms) -> list[Result]:
+    """Evaluate an expression over stored series, once for each selection; no two have a series in common.
 
     Raises
     ------
     MetricsCannotBeAggregated, UnknownAggregation, TooManyPoints, CorruptedData, BackendUnavailable
     """
-    granularities = choose_granularities(selection, terms.granularity)
-    points = read_points(store, indexer, selection.series, granularities, terms.window, terms.points_max)
+    # Read together: the metrics of different groups lie in the same packs.
+    together: dict[tuple[int, ...], list[int]] = {}
+    chosen = [choose_granularities(selection, terms.granularity) for selection in selections]
+    for number, granularities in enumerate(chosen):
+        together.setdefault(tuple(map(grouping.span_ns, granularities)), []).append(number)
+    results: dict[int, Result] = {}
+    for numbers in together.values():
+        granularities = chosen[numbers[0]]
+        series = [one for number in numbers for one in selections[number].series]
+        points = read_points(store, indexer, series, granularities, terms.window, terms.points_max)
+        parts = [split_points(found, [len(selections[number].series) for number in numbers]) for found in points]
+        for place, number in enumerate(numbers):
+            results[number] = _compute_one(root, selections[number], terms, granularities,
+                                           [part[place] for part in parts])
+    return [results[number] for number in range(len(selections))]
+
+
+def _compute_one(root: Node, selection: Selection, terms: Terms, granularities: Sequence[numpy.timedelta64],
+                 points: Sequence[Points]) -> Result:
     fill = align.DROP if terms.fill is None and terms.needed_overlap is None else terms.fill
     tables = []
     for granularity, found in zip(granularities, points, strict=True):

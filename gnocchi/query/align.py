@@ -1,5 +1,6 @@
 """Series on a common grid of timestamps, and what is done about their holes (contract, aggregates 2.7)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy
@@ -30,6 +31,20 @@ class Points(NamedTuple):
     rows: numpy.ndarray
     timestamps: numpy.ndarray
     values: numpy.ndarray
+
+
+def split_points(points: Points, counts: Sequence[int]) -> list[Points]:
+    """Return the points of the first counts[0] series, of the next counts[1] and so on, numbered from 0 each."""
+    if len(counts) == 1:
+        return [points]
+    total = sum(counts)
+    # Small integers are sorted by their digits, in a fraction of the time.
+    order = numpy.argsort(points.rows.astype(numpy.uint16) if total < 1 << 16 else points.rows, kind="stable")
+    rows, timestamps, values = (array[order] for array in points)
+    firsts = numpy.cumsum([0, *counts])
+    places = numpy.searchsorted(rows, firsts)
+    return [Points(rows[begin:end] - first, timestamps[begin:end], values[begin:end])
+            for first, begin, end in zip(firsts.tolist(), places.tolist(), places[1:].tolist(), strict=False)]
 
 
 class Table(NamedTuple):

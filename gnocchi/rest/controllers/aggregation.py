@@ -81,7 +81,7 @@ def aggregate_metrics(request: Request, wanted: Sequence[uuid.UUID]) -> bytes:
         return _read_one(request, metrics[0], method, terms, resample)
     _check_metrics(metrics, method, terms)
     root, selection = _make_expression(metrics, method, across, resample)
-    result = compute(request, root, selection, terms)
+    result, = compute(request, root, [selection], terms)
     return measures.encode_measures(result.measures[0], wants_null(request))
 
 

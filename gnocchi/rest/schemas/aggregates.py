@@ -2,7 +2,7 @@
 
 import voluptuous
 
-from gnocchi.rest import schemas
+from gnocchi.rest import errors, schemas
 
 
 def _anything(value):
@@ -16,3 +16,8 @@ QUERY = voluptuous.Schema({
     "resource_type": schemas.name,
     "search": _anything,
 })
+
+
+def search_missing() -> errors.RequestError:
+    """The error for a search that is none: everything is searched by `{}`, not by leaving it out."""
+    return schemas.invalid_input(voluptuous.Invalid("expected a filter", ["search"], error_type="dictionary value"))

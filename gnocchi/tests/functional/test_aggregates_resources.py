@@ -1,0 +1,149 @@
+"""`/v1/aggregates` across the metrics of resources: searches, patterns, groups."""
+
+import json
+import uuid
+
+import pytest
+
+from gnocchi.tests.functional.service import ApiService
+from gnocchi.tests.functional.test_aggregates import Client
+
+R1, R2, R3, R4 = (str(uuid.UUID(int=number)) for number in (1, 2, 3, 4))
+TIME = "2015-03-06T14:33:00+00:00"
+RESOURCES = {   # id -> (user, project, {metric: value})
+    R1: ("u1", "p1", {"cpu.util": 1, "cpu.idle": 2, "disk": 100}),
+    R2: ("u1", "p1", {"cpu.util": 3, "cpu.idle": 4}),
+    R3: ("u2", "p1", {"cpu.util": 5, "CPU.util": 50}),
+    R4: ("u2", "p2", {"net": 7}),
+}
+
+
+@pytest.fixture(scope="module")
+def client():
+    service = ApiService()
+    service.start()
+    try:
+        made = Client(service.url)
+        definition = [{"granularity": 60, "points": 100}]
+        assert made.call("POST", "archive_policy", {"name": "fine", "definition": definition})[0] == 201
+        for id, (user, project, metrics) in RESOURCES.items():
+            body = {"id": id, "user_id": user, "project_id": project,
+                    "metrics": {name: {"archive_policy_name": "fine"} for name in metrics}}
+            status, text = made.call("POST", "resource/generic", body)
+            assert status == 201, text
+            for name, value in metrics.items():
+                path = f"resource/generic/{id}/metric/{name}/measures"
+                assert made.call("POST", path, [{"timestamp": TIME, "value": value}])[0] == 202
+                metric = json.loads(text)["metrics"][name]
+                assert made.call("GET", f"metric/{metric}/measures?refresh=true")[0] == 200
+        yield made
+    finally:
+        service.stop()
+
+
+def ask(client, operations, search, query="", type="generic"):
+    """Return status and what is said, with values in the place of lists of one measure."""
+    body = {"operations": operations, "resource_type": type, "search": search}
+    status, text = client.call("POST", f"aggregates?{query}", body)
+    return status, simplify(json.loads(text))
+
+
+def simplify(value):
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and value[0][:2] == [TIME, 60.0]:
+        return value[0][2]
+    if isinstance(value, list):
+        return [simplify(item) for item in value]
+    if isinstance(value, dict):
+        return {key: simplify(item) for key, item in value.items()}
+    return value
+
+
+def test_each_metric_by_itself(client):
+    assert (200, {"measures": {R1: {"cpu.util": {"mean": 1.0}}, R2: {"cpu.util": {"mean": 3.0}}}}) == ask(
+        client, "(metric cpu.util mean)", {"=": {"user_id": "u1"}})
+
+
+def test_patterns(client):
+    """Shell patterns, with regard to case; a metric that two of them match is one series."""
+    expected = {R1: {"cpu.util": {"mean": 1.0}, "cpu.idle": {"mean": 2.0}},
+                R2: {"cpu.util": {"mean": 3.0}, "cpu.idle": {"mean": 4.0}}, R3: {"cpu.util": {"mean": 5.0}}}
+    for operations in ("(metric cpu.* mean)", "(metric (cpu.* mean) (cpu.[ui]* mean))", ["metric", "cpu.????", "mean"]):
+        assert (200, {"measures": expected}) == ask(client, operations, {})
+    assert (200, {"measures": {"aggregated": 15.0}}) == ask(client, "(aggregate sum (metric cpu.* mean))", {})
+
+
+@pytest.mark.parametrize("search", [
+    "project_id = 'p1' and user_id != 'u1'", {"and": [{"=": {"project_id": "p1"}}, {"!=": {"user_id": "u1"}}]}])
+def test_searches(client, search):
+    assert (200, {"measures": {"aggregated": 5.0}}) == ask(client, "(aggregate max (metric cpu.util mean))", search)
+
+
+def test_arithmetic_goes_by_resource(client):
+    """Two series of each resource; what one of them lacks is said, not dropped."""
+    operations = "(+ (metric cpu.util mean) (metric cpu.idle mean))"
+    assert (200, {"measures": {R1: {"cpu.util": {"mean": 3.0}}, R2: {"cpu.util": {"mean": 7.0}}}}) == ask(
+        client, operations, {"=": {"user_id": "u1"}})
+    status, answer = ask(client, operations, {})
+    assert 400 == status
+    assert "Metrics cannot be aggregated" == answer["description"]["cause"]
+    assert "there must be as many on both sides" in answer["description"]["reason"]
+
+
+def test_groups(client):
+    """Attributes once and in order; groups without such metrics are left out."""
+    status, answer = ask(client, "(aggregate sum (metric cpu.util mean))", {},
+                         "groupby=user_id&groupby=project_id&groupby=user_id")
+    assert (200, [
+        {"group": {"project_id": "p1", "user_id": "u1"}, "measures": {"measures": {"aggregated": 4.0}}},
+        {"group": {"project_id": "p1", "user_id": "u2"}, "measures": {"measures": {"aggregated": 5.0}}},
+    ]) == (status, answer)
+
+
+@pytest.mark.parametrize("attribute", ["id", "original_resource_id", "type", "started_at", "ended_at", "creator"])
+def test_groups_by_any_attribute(client, attribute):
+    status, answer = ask(client, "(aggregate sum (metric cpu.util mean))", {}, f"groupby={attribute}")
+    assert 200 == status
+    assert 9.0 == sum(group["measures"]["measures"]["aggregated"] for group in answer)
+    shown = {json.loads(client.call("GET", f"resource/generic/{id}")[1])[attribute] for id in (R1, R2, R3)}
+    assert shown == {group["group"][attribute] for group in answer}
+
+
+def test_details(client):
+    """The resources used, each with its metrics."""
+    status, answer = ask(client, "(aggregate sum (metric cpu.util mean))", {}, "details=true&groupby=user_id")
+    assert 200 == status
+    assert [[R1, R2], [R3]] == [[found["id"] for found in group["measures"]["references"]] for group in answer]
+    alone = json.loads(client.call("GET", f"resource/generic/{R3}")[1])
+    assert alone == answer[1]["measures"]["references"][0]
+
+
+@pytest.mark.parametrize(("operations", "search", "query", "status", "description"), [
+    ("(metric (b mean) (a* max) (b max))", {}, "", 404, "Metric ['a*', 'b'] does not exist"),
+    ("(metric net mean)", {"=": {"user_id": "nobody"}}, "", 404, "Metric ['net'] does not exist"),
+    ("(metric net mean)", {}, "groupby=unit", 400, "Invalid pagination: `Sort key supplied is invalid: unit'"),
+    ("(metric net mean)", {}, "groupby=metrics", 400, "Invalid pagination: `Sort key supplied is invalid: metrics'"),
+    ("(metric net mean)", {"=": {"nosuch": 1}}, "", 400, "Resource type generic has no nosuch attribute"),
+    ("(metric net wtf)", {}, "", 404, None),
+    ("(metric net mean)", None, "", 400, None),
+    ("(metric net mean)", {"wtf": {}}, "", 400, None),
+    ("(metric net mean)", "user_id", "", 400, None),
+    ("(metric)", {}, "", 400, None),
+])
+def test_what_cannot_be_answered(client, operations, search, query, status, description):
+    found, answer = ask(client, operations, search, query)
+    assert status == found
+    assert description in (None, answer["description"])
+
+
+def test_missing_search_and_unknown_type(client):
+    body = {"operations": "(metric net mean)", "resource_type": "generic"}
+    status, text = client.call("POST", "aggregates", body)
+    assert (400, ["search"]) == (status, json.loads(text)["description"]["detail"])
+    status, text = client.call("POST", "aggregates", body | {"resource_type": "nope", "search": {}})
+    assert (400, {"cause": "Resource type does not exist", "detail": "nope"}) == (
+        status, json.loads(text)["description"])
+
+
+def test_errors_name_metrics_as_the_client_does(client):
+    status, answer = ask(client, "(metric cpu.util mean)", {"=": {"user_id": "u2"}}, "granularity=1")
+    assert (400, [["cpu.util", "mean", 1.0]]) == (status, answer["description"]["detail"])
