@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gnocchi.tests.databases import die_with_parent, find_free_port, need
-
-START_TIMEOUT_S = 30
+from gnocchi.tests.databases import START_TIMEOUT_S, die_with_parent, find_free_port, need
 
 #: Those that know groups, and one that has locks only.
 SERVICES = ("file", "redis", "etcd", "memcached", "postgresql")

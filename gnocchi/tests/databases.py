@@ -8,6 +8,7 @@ import ctypes
 import os
 import pathlib
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -25,7 +26,9 @@ from gnocchi.indexer import migration
 from gnocchi.indexer.prepared import PreparedSelect
 from gnocchi.indexer.sqlalchemy import Indexer
 
-START_TIMEOUT_S = 60
+#: For whatever has to happen at some time, on a machine that is slow and does other things too.
+DEADLINE_S = 120
+START_TIMEOUT_S = DEADLINE_S
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
 #: Loaded before any fork: a child may not be able to.
@@ -38,10 +41,19 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def find_free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def find_free_port(kind: int = socket.SOCK_STREAM) -> int:
+    """Return a free port that the system gives to no client.
+
+    Else it may be taken before a server gets to it; and a client that tries a dead server's port again and again
+    may get that as its own, connect to itself, and keep the server from starting.
+    """
+    first, last = map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    while True:
+        port = random.randrange(10_000, 60_000)
+        with socket.socket(type=kind) as probe, contextlib.suppress(OSError):
+            if not first <= port <= last:
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def need(program: str | None, package: str) -> str:

@@ -16,6 +16,7 @@ from gnocchi.exceptions import BackendUnavailable, SackLocked
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.members import Membership, list_members, list_processors
 from gnocchi.tests.coordination import coordination_url, redis_server  # noqa: F401
+from gnocchi.tests.databases import DEADLINE_S
 
 LOCK = lock_name("incoming128-17")
 
@@ -54,7 +55,7 @@ def has_groups(url):
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -98,7 +99,7 @@ def test_wait_ends_with_the_lock(pair):
     lock = one.acquire(LOCK)
     releaser = threading.Timer(0.2, one.release, [lock])
     releaser.start()
-    with two.wait_lock(LOCK, time.monotonic() + 30, "s"), one.try_lock(LOCK) as again:
+    with two.wait_lock(LOCK, time.monotonic() + DEADLINE_S, "s"), one.try_lock(LOCK) as again:
         assert not again
     releaser.join()
 

@@ -17,6 +17,7 @@ from gnocchi.indexer.models import archive_policy, sack
 from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, OPTS, Indexer
 from gnocchi.indexer.transactions import Undone, parse_url, retried
 from gnocchi.tests.contract.test_indexer_archive_policies import make_policy
+from gnocchi.tests.databases import DEADLINE_S
 
 only_on_sqlite = pytest.mark.parametrize("database", ["sqlite"])
 only_on_servers = pytest.mark.parametrize("database", ["postgresql", "mariadb"])
@@ -227,7 +228,7 @@ def test_deadlock_is_retried(indexer, monkeypatch):
           concurrent.futures.ThreadPoolExecutor(2) as threads):
         futures = [threads.submit(both.raise_both, numbers) for numbers in ((0, 1), (1, 0))]
         for future in futures:
-            future.result(timeout=30)
+            future.result(timeout=DEADLINE_S)
     assert [2, 2] == [row.sequence for row in indexer.list_sacks()]
     assert 3 == len(Deadlocking.attempts)
 

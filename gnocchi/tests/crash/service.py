@@ -5,8 +5,6 @@ import http.client
 import json
 import os
 import pathlib
-import random
-import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -14,30 +12,13 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from gnocchi.tests.databases import DEADLINE_S, find_free_port
 from gnocchi.tests.functional.daemons import Daemon, Deployment
-
-#: For everything that has to happen at some time, on a machine that does other things too.
-DEADLINE_S = 120.0
 
 #: What a client waits for an answer.
 ANSWER_S = 60.0
 
 POLL_S = 0.05
-
-
-def find_port() -> int:
-    """Return a free port that the system gives to no client.
-
-    Else a client that tries a dead server's port again and again may get it as its own, connect to
-    itself, and keep the server from starting.
-    """
-    taken = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    while True:
-        port = random.randrange(10_000, 60_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if not int(taken[0]) <= port <= int(taken[1]) and probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 def await_until(condition: Callable[[], object], told: Callable[[], object] = str) -> None:
@@ -125,7 +106,7 @@ class Service(Deployment):
         super().__init__(directory)
         self.data = directory / "data"
         self.data.mkdir(exist_ok=True)
-        self.port = find_port()
+        self.port = find_free_port()
         self.configure({"indexer": {"url": f"sqlite:///{self.data}/gnocchi.db"},
                         "api": {"workers": 2, "port": self.port}})
         self.configure(options or {})

@@ -33,7 +33,7 @@ from gnocchi.tests.crash.machine import (
 from gnocchi.tests.crash.script import DOOMED, STEPS, make_posts
 from gnocchi.tests.engine import make_measures
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 #: Actions of the script before that of a fault, which fill caches and journals, and after it, for what was remembered
 #: wrongly to show.
 ACTIONS_BEFORE = 3

@@ -21,7 +21,7 @@ from gnocchi.processing.orphans import collect_orphans
 from gnocchi.tests.crash.ledger import MINUTE, START, Ledger
 from gnocchi.tests.crash.machine import INDEX, METRICS, Granted, Process, hurry, make_disk
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 MINUTES = 60
 
 

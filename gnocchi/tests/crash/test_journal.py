@@ -20,6 +20,7 @@ from gnocchi.incoming import journal
 from gnocchi.incoming.file import FileDriver
 from gnocchi.tests.backlog import drain, drain_all, make_batch, make_id
 from gnocchi.tests.crash import journal_killer
+from gnocchi.tests.databases import DEADLINE_S
 
 SACKS = 2
 
@@ -200,7 +201,7 @@ class Gate:
 
     def __call__(self, fd):
         self.entered.release()
-        assert self.open.acquire(timeout=30)
+        assert self.open.acquire(timeout=DEADLINE_S)
         if self.error is not None:
             raise self.error
         os.fdatasync(fd)
@@ -223,7 +224,7 @@ class Posting(threading.Thread):
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -232,7 +233,7 @@ def wait_until(condition):
 def start_postings(driver, gate, count):
     """Start one request that is in fsync and `count` more that were written meanwhile."""
     first = Posting(driver, 0)
-    assert gate.entered.acquire(timeout=30)
+    assert gate.entered.acquire(timeout=DEADLINE_S)
     others = [Posting(driver, number) for number in range(1, count + 1)]
     size = journal.FRAME.size + journal.ROW.itemsize + 40
     [name] = list_journals(driver)
@@ -250,7 +251,7 @@ def test_concurrent_requests_share_an_fsync(make_driver):
     assert drain(reader, 0)[0] == []    # Not durable, so not readable.
     gate.open.release()
     first.join(30)
-    assert gate.entered.acquire(timeout=30)
+    assert gate.entered.acquire(timeout=DEADLINE_S)
     assert {None} == {posting.outcome for posting in others}
     assert series(0) == drain(reader, 0)[0]
     gate.open.release()

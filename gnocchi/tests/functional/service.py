@@ -1,10 +1,11 @@
 """A real API for tests: its own process, index, data directory and port."""
 
-import contextlib
+import atexit
+import functools
 import os
 import pathlib
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,10 @@ import urllib.request
 
 import gnocchi
 import gnocchi.rest.app
+from gnocchi.tests.databases import DEADLINE_S, find_free_port
 
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 20
+START_TIMEOUT_S = DEADLINE_S
+STOP_TIMEOUT_S = DEADLINE_S
 
 #: Mounts the packaged pipelines below a prefix, as a deployer's own paste file may.
 PASTE = """
@@ -26,17 +28,32 @@ use = egg:Paste#urlmap
 """
 
 
-def find_free_port() -> int:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
-
-
 def find_command(name: str) -> list[str]:
     """How to start a command: as installed beside this Python, else from the checkout's `bin`."""
     installed = pathlib.Path(sys.executable).with_name(name)
     if installed.exists():
         return [str(installed)]
     return [sys.executable, str(pathlib.Path(gnocchi.__file__).parents[1] / "bin" / name)]
+
+
+@functools.cache
+def _make_template(arguments: tuple[str, ...]) -> pathlib.Path:
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="g-upgraded-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    config = directory / "gnocchi.conf"
+    config.write_text(f"[indexer]\nurl = sqlite:///{directory}/index.db\n[storage]\nfile_basepath = {directory}/data\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "GNOCCHI_"))}
+    done = subprocess.run([*find_command("gnocchi-upgrade"), "--config-file", str(config), *arguments],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=START_TIMEOUT_S,
+                          env=environment | {"HOME": str(directory)}, check=False)
+    assert done.returncode == 0, done.stdout
+    config.unlink()
+    return directory
+
+
+def copy_upgraded(directory: pathlib.Path, *arguments: str) -> None:
+    """Put `index.db` and `data` into a directory, as `gnocchi-upgrade` makes them; it is run once per test process."""
+    shutil.copytree(_make_template(arguments), directory, dirs_exist_ok=True)
 
 
 class ApiService:
@@ -79,7 +96,7 @@ class ApiService:
         try:
             self.port = find_free_port()
             self._write_config()
-            self.run("gnocchi-upgrade", "--skip-archive-policies-creation")
+            copy_upgraded(self.directory, "--skip-archive-policies-creation")
             with self.log_file.open("wb") as log:
                 self._process = subprocess.Popen(
                     [*find_command("gnocchi-api"), "--config-file", str(self.config_file)],
@@ -117,9 +134,10 @@ class ApiService:
 
     def _write_config(self) -> None:
         options: dict[str, dict[str, object]] = {
-            "indexer": {"url": f"sqlite:///{self.directory / 'index.sqlite'}"},
+            "indexer": {"url": f"sqlite:///{self.directory / 'index.db'}"},
             "storage": {"file_basepath": self.directory / "data"},
-            "api": {"host": "127.0.0.1", "port": self.port, "workers": 1},
+            # Refreshes wait as long as it takes.
+            "api": {"host": "127.0.0.1", "port": self.port, "workers": 1, "operation_timeout": DEADLINE_S},
         }
         for section, values in self._options.items():
             options.setdefault(section, {}).update(values)
@@ -136,7 +154,7 @@ class ApiService:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                with urllib.request.urlopen(f"{self.url}/healthcheck", timeout=5):
+                with urllib.request.urlopen(f"{self.url}/healthcheck", timeout=START_TIMEOUT_S):
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 output = self.log_file.read_text()

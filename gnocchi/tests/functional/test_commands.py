@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from gnocchi.tests.functional.daemons import Deployment
+from gnocchi.tests.functional.daemons import TIMEOUT_S, Deployment
 from gnocchi.tests.functional.service import find_command
 
 
@@ -44,7 +44,7 @@ def test_upgrade_at_once_on_each_database(empty_database_url, tmp_path):
     deployment = Deployment(tmp_path, {"indexer": {"url": empty_database_url}})
     try:
         daemons = [deployment.start("gnocchi-upgrade", "--sacks-number", "16") for _ in range(2)]
-        assert [0, 0] == [daemon.process.wait(60) for daemon in daemons], "\n".join(d.output for d in daemons)
+        assert [0, 0] == [daemon.process.wait(TIMEOUT_S) for daemon in daemons], "\n".join(d.output for d in daemons)
         indexer = deployment.backends.indexer
         assert 16 == indexer.count_sacks()
         assert 4 == len(indexer.list_archive_policies())
@@ -84,7 +84,7 @@ def test_upgrade_skips_what_it_is_told_to(deployment):
 
 def test_change_of_sacks_keeps_data(deployment):
     """With an empty backlog the number changes, by option or bare, and measures are still aggregated."""
-    deployment.upgrade("--sacks-number", "16")
+    deployment.begin_upgraded(16)
     ids = deployment.create_metrics(20)
     for minute, arguments, sacks in [(0, ["60"], 64), (1, ["--sacks-number", "8"], 8)]:
         deployment.post(ids, minute)
@@ -100,7 +100,7 @@ def test_change_of_sacks_keeps_data(deployment):
 
 def test_change_of_sacks_is_refused_while_a_writer_runs(deployment):
     """What a running API keeps would be read again by the new sacks, so it has to be stopped first."""
-    deployment.upgrade("--sacks-number", "16")
+    deployment.begin_upgraded(16)
     deployment.post(deployment.create_metrics(3))
     assert 0 == deployment.run("gnocchi-metricd", "--stop-after-processing-metrics", "3").returncode
     done = deployment.run("gnocchi-change-sack-size", "32")
@@ -110,7 +110,7 @@ def test_change_of_sacks_is_refused_while_a_writer_runs(deployment):
 
 def test_change_of_sacks_is_refused_with_a_backlog(deployment):
     """Nothing changes while measures wait, and the exit code says so."""
-    deployment.upgrade("--sacks-number", "16")
+    deployment.begin_upgraded(16)
     deployment.post(deployment.create_metrics(3))
     done = deployment.run("gnocchi-change-sack-size", "32")
     assert 1 == done.returncode
@@ -131,7 +131,7 @@ def test_config_generator_prints_a_usable_file(deployment, tmp_path):
     """The sample has the sections of the service and its libraries, and the daemons take it."""
     sample = tmp_path / "sample.conf"
     subprocess.run([*find_command("gnocchi-config-generator"), "--output-file", str(sample)], check=True,
-                   env=deployment.environment, timeout=60)
+                   env=deployment.environment, timeout=TIMEOUT_S)
     text = pathlib.Path(sample).read_text()
     for section in ("DEFAULT", "indexer", "database", "metricd", "api", "archive_policy", "storage", "incoming",
                     "cors", "healthcheck", "oslo_policy"):

@@ -16,10 +16,11 @@ import pytest
 from gnocchiclient import auth, client, exceptions
 
 import gnocchi
-from gnocchi.tests.functional.service import ApiService, find_command, find_free_port
+from gnocchi.tests.databases import DEADLINE_S, find_free_port
+from gnocchi.tests.functional.service import ApiService, find_command
 
 EXAMPLE = pathlib.Path(gnocchi.__file__).parents[1] / "examples" / "host_metrics.py"
-TIMEOUT_S = 60
+TIMEOUT_S = DEADLINE_S
 SEED = 8041
 #: The hour that is fed: long ago, for ageing goes by the measures' own time.
 HOUR = datetime.datetime(2026, 3, 29, 1, tzinfo=datetime.UTC)

@@ -8,6 +8,7 @@ import gnocchiclient.exceptions
 import gnocchiclient.v1.client
 import pytest
 
+from gnocchi.tests.databases import DEADLINE_S
 from gnocchi.tests.functional.service import ApiService
 
 MAX_BODY_SIZE = 1024
@@ -26,7 +27,7 @@ def service():
 
 @pytest.fixture
 def connection(service):
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE_S)
     yield connection
     connection.close()
 
@@ -65,7 +66,7 @@ def test_body_in_too_many_chunks_is_refused(service, connection):
     response, _ = send(connection, "POST", "/v1/archive_policy", ADMIN | JSON | {"Transfer-Encoding": "chunked"},
                        iter(pieces(policy("toolarge", MAX_BODY_SIZE + 1))), chunked=True)
     assert 413 == response.status
-    again = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    again = http.client.HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE_S)
     response, _ = send(again, "GET", "/v1/archive_policy/toolarge", ADMIN)
     again.close()
     assert 404 == response.status

@@ -12,7 +12,7 @@ import uuid
 
 import pytest
 
-from gnocchi.tests.databases import find_free_port, need
+from gnocchi.tests.databases import DEADLINE_S, find_free_port, need
 from gnocchi.tests.functional.daemons import Daemon
 
 #: Run by pifpaf, so with its environment: gnocchiclient needs no configuration, and statsd is there.
@@ -34,12 +34,6 @@ def pifpaf():
     return [*(["unshare", "--user", "--map-user=1000", "--"] if os.getuid() == 0 else []), program]
 
 
-def find_free_udp_port():
-    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_pifpaf_runs_gnocchi(pifpaf, tmp_path):
     """It starts all four commands with PostgreSQL and files, its command can use the API and statsd, and it ends."""
     result = tmp_path / "result"
@@ -47,12 +41,13 @@ def test_pifpaf_runs_gnocchi(pifpaf, tmp_path):
     environment = kept | {
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path),
         # pifpaf leaves the port as it is by default, which another test run may be using.
-        "OS_STATSD__PORT": str(find_free_udp_port()), "OS_STATSD__FLUSH_DELAY": "0.5", "RESULT": str(result)}
+        "OS_STATSD__PORT": str(find_free_port(socket.SOCK_DGRAM)), "OS_STATSD__FLUSH_DELAY": "0.5",
+        "RESULT": str(result)}
     daemon = Daemon([*pifpaf, "run", "gnocchi", "--port", str(find_free_port()), "--indexer-port",
                      str(find_free_port()), "--", "bash", "-c", SCRIPT], tmp_path / "log", environment)
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            daemon.process.wait(120)
+            daemon.process.wait(3 * DEADLINE_S)    # five daemons, one after the other
         assert 0 == daemon.process.returncode, daemon.output
         created = json.JSONDecoder().raw_decode(daemon.output[daemon.output.index("{"):])[0]
         assert ("cpu", "admin", "low") == (created["name"], created["creator"], created["archive_policy_name"])

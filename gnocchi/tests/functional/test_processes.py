@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import runpy
-import shutil
 import signal
 import socket
 import time
@@ -18,7 +17,8 @@ from gnocchi import service
 from gnocchi.processing.members import list_processors
 from gnocchi.processing.statistics import FORGET_S, list_living
 from gnocchi.tests.coordination import redis_server  # noqa: F401
-from gnocchi.tests.functional.daemons import Deployment, wait_until
+from gnocchi.tests.databases import find_free_port
+from gnocchi.tests.functional.daemons import TIMEOUT_S, Deployment, wait_until
 from gnocchi.tests.functional.service import find_command
 
 REPORT = r"INFO +gnocchi.metricd: 0 measurements bundles across 0 metrics wait to be processed\.$"
@@ -34,23 +34,14 @@ def deployment(tmp_path):
     made.remove()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """Files of an upgraded deployment, made once."""
-    made = Deployment(tmp_path_factory.mktemp("template"))
-    made.upgrade("--sacks-number", "16")
-    return made.directory
-
-
 @pytest.fixture
-def upgraded(deployment, template):
-    shutil.copytree(template, deployment.directory, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("gnocchi.conf"))
+def upgraded(deployment):
+    deployment.begin_upgraded(16)
     return deployment
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         return answer.status
 
 
@@ -74,6 +65,7 @@ def test_metricd_drains_on_sigterm(upgraded):
     """SIGTERM lets workers finish, says so, and ends with 0."""
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for("Joined coordination group: gnocchi-processing", 2)
+    metricd.wait_for_children(*TITLES)    # these heed signals
     assert 0 == metricd.stop()
     assert 2 == metricd.output.count("Waiting ongoing metric processing to finish")
     assert "Traceback" not in metricd.output
@@ -221,7 +213,7 @@ def test_metricd_tells_systemd_that_it_is_ready(upgraded):
     path = upgraded.directory / "n"
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notified:
         notified.bind(str(path))
-        notified.settimeout(30)
+        notified.settimeout(TIMEOUT_S)
         os.environ["NOTIFY_SOCKET"] = str(path)
         try:
             upgraded.start("gnocchi-metricd")
@@ -254,7 +246,7 @@ def test_status_without_an_index_says_why(deployment):
     request = urllib.request.Request(f"http://127.0.0.1:{deployment.port}/v1/status",
                                      headers={"Authorization": "Basic YWRtaW46", "Accept": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=TIMEOUT_S)
     with raised.value as answer:
         assert 503 == answer.code
         description = json.load(answer)["description"]
@@ -264,8 +256,7 @@ def test_status_without_an_index_says_why(deployment):
 
 def test_api_options_beat_the_file(upgraded):
     """--host and --port hold for the workers too; --uwsgi-mode is accepted."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = find_free_port()
     api = upgraded.start("gnocchi-api", "--host", "localhost", "--port", str(port), "--uwsgi-mode", "http-socket")
     api.wait_for(READY)
     assert 200 == get(f"http://127.0.0.1:{port}/")
@@ -378,7 +369,7 @@ def test_standalone_ends_with_its_children(tmp_path, victim):
         standalone.wait_for(REPORT)
         pid = next(pid for title, pid in standalone.children().items() if title.startswith(victim))
         os.kill(pid, signal.SIGKILL)
-        assert 1 == standalone.process.wait(60)
+        assert 1 == standalone.process.wait(TIMEOUT_S)
         assert f"{victim} ended with status -9: stopping" in standalone.output
     finally:
         deployment.remove()

@@ -6,7 +6,7 @@ from gnocchi import metric_ids
 from gnocchi.exceptions import SackLocked
 from gnocchi.processing.locks import lock_name, sack_name
 from gnocchi.processing.refresh import refresh_sacks
-from gnocchi.tests.functional.daemons import Deployment
+from gnocchi.tests.functional.daemons import TIMEOUT_S, Deployment
 
 SACKS = 4
 
@@ -14,12 +14,12 @@ SACKS = 4
 @pytest.fixture
 def deployment(tmp_path):
     made = Deployment(tmp_path)
-    made.upgrade("--sacks-number", str(SACKS))
+    made.begin_upgraded(SACKS)
     yield made
     made.remove()
 
 
-def refresh(deployment, timeout_s=10.0, get_coordinator=None):
+def refresh(deployment, timeout_s=TIMEOUT_S, get_coordinator=None):
     backends = deployment.backends
     refresh_sacks(range(SACKS), backends.incoming, backends.indexer, backends.store,
                   get_coordinator or (lambda: backends.coordinator), timeout_s)

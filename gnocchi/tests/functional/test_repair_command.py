@@ -17,7 +17,7 @@ ID = "[0-9a-f-]{36}"
 @pytest.fixture
 def deployment(tmp_path):
     made = Deployment(tmp_path, {"metricd": {"workers": 1, "metric_processing_delay": 1}})
-    made.upgrade("--sacks-number", "2")
+    made.begin_upgraded(2)
     yield made
     made.remove()
 

@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import uuid
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from gnocchi.cli import manage
 from gnocchi.processing.refresh import refresh_sacks
 from gnocchi.query.fetch import read_measures
-from gnocchi.tests.functional.daemons import Deployment, wait_until
+from gnocchi.tests.functional.daemons import TIMEOUT_S, Deployment, wait_until
 
 RESOURCE = uuid.UUID("5e3fcbe2-7aab-475d-b42c-a440aa42e5ad")
 NEVER = 3600
@@ -31,18 +30,9 @@ def deployment(tmp_path):
     made.remove()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """Files of an upgraded deployment, made once."""
-    made = Deployment(tmp_path_factory.mktemp("template"))
-    made.upgrade("--sacks-number", str(SACKS))
-    return made.directory
-
-
 @pytest.fixture
-def upgraded(deployment, template):
-    shutil.copytree(template, deployment.directory, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("gnocchi.conf"))
+def upgraded(deployment):
+    deployment.begin_upgraded(SACKS)
     return deployment
 
 
@@ -65,7 +55,8 @@ def read_sums(deployment):
     """Aggregate what waits; return {name: (number of measures, their sum)} of the resource's metrics."""
     backends = deployment.backends
     metrics = backends.indexer.list_resource_metrics(RESOURCE)
-    refresh_sacks(range(SACKS), backends.incoming, backends.indexer, backends.store, lambda: backends.coordinator, 60.0)
+    refresh_sacks(range(SACKS), backends.incoming, backends.indexer, backends.store, lambda: backends.coordinator,
+                  TIMEOUT_S)
     sums = {}
     for metric in metrics:
         hour = numpy.timedelta64(3600, "s").astype("m8[ns]")
@@ -100,7 +91,7 @@ def test_stop_reads_what_the_kernel_still_has(upgraded):
     send(daemon, *[b"req:1|c"] * 100)
     daemon.send(signal.SIGTERM)
     daemon.send(signal.SIGCONT)
-    assert 0 == daemon.process.wait(60)
+    assert 0 == daemon.process.wait(TIMEOUT_S)
     assert {"req|c": (1, 100.0)} == read_sums(upgraded)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import gnocchi
+from gnocchi.tests.databases import DEADLINE_S
 
 SCRIPT = pathlib.Path(gnocchi.__file__).parents[1] / "bin" / "gnocchi-api"
 
@@ -29,5 +30,5 @@ def test_application_is_found(name, tmp_path):
     """It needs no argument: files and environment tell the configuration, the command line is the server's."""
     environment = os.environ | {"HOME": str(tmp_path), "GNOCCHI_INDEXER_URL": f"sqlite:///{tmp_path}/index.sqlite"}
     done = subprocess.run([sys.executable, "-c", LOADERS[name] + REQUESTS, "--bind", "0.0.0.0:8041"],
-                          env=environment, capture_output=True, text=True, timeout=60, check=False)
+                          env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert "200 200 401" == done.stdout.strip(), done.stderr

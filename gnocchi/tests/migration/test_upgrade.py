@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from gnocchi import exceptions
 from gnocchi.indexer import ResourceType, migration, models
 from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.tests.databases import DEADLINE_S
 
 GENERIC = ResourceType("generic", {}, "active")
 
@@ -60,7 +61,7 @@ def test_upgrade_at_once(empty_database_url):
         futures = [pool.submit(upgrade_url, empty_database_url)
                    for pool, count in ((processes, 2), (threads, 3)) for _ in range(count)]
         for future in futures:
-            future.result(timeout=60)
+            future.result(timeout=DEADLINE_S)
     with contextlib.closing(Indexer(empty_database_url)) as indexer:
         assert [GENERIC] == indexer.list_resource_types()
         assert 1 == len(list_revisions(indexer))
