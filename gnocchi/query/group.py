@@ -1,9 +1,8 @@
 """Metrics of resources: which series an expression's names and patterns mean, and in which groups of resources."""
 
 import fnmatch
-import itertools
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gnocchi.indexer import Metric, Resource
@@ -39,22 +38,21 @@ def list_metric_ids(resources: Iterable[Resource], references: Sequence[Referenc
                               for name in match_names(reference, resource.metrics)))
 
 
-def make_groups(resources: Sequence[Resource], references: Sequence[Reference], metrics: Mapping[uuid.UUID, Metric],
-                key: Callable[[Resource], Any]) -> list[Group]:
-    """Return the groups of consecutive resources with equal keys that have any of the series.
+def make_groups(parts: Iterable[tuple[Any, Sequence[Resource]]], references: Sequence[Reference],
+                metrics: Mapping[uuid.UUID, Metric]) -> list[Group]:
+    """Return the groups that have any of the series.
 
     Parameters
     ----------
+    parts : values of each group, and its resources
     metrics : those that exist, by id
-    key : of a resource, what its group has in common
     """
     groups = []
-    for value, members in itertools.groupby(resources, key):
-        found = list(members)
-        selection = select_series(found, references, metrics)
+    for values, members in parts:
+        selection = select_series(members, references, metrics)
         if selection.series:
             owners = set(selection.owners or ())
-            groups.append(Group(value, [resource for resource in found if resource.id in owners], selection))
+            groups.append(Group(values, [resource for resource in members if resource.id in owners], selection))
     return groups
 
 

@@ -1,7 +1,8 @@
 """`/v1/aggregates`: arithmetic across metrics."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pecan
@@ -129,14 +130,20 @@ def find_groups(request: Request, type: ResourceType, wanted: Filter | None, ref
                                        visible=visibility.list_visible(request, "search resource"))
     metrics = {metric.id: metric for metric in indexer.list_metrics_by_id(list_metric_ids(resources, references))}
 
+    groups = make_groups(group_resources(resources, groupby), references, metrics)
+    if not groups:
+        raise NoSuchMetric(sorted({reference.name for reference in references}))
+    return groups
+
+
+def group_resources(resources: Iterable[Resource],
+                    groupby: Sequence[str]) -> list[tuple[dict[str, Any], list[Resource]]]:
+    """Return runs of resources whose attributes look the same, each with these."""
     def describe(resource: Resource) -> dict[str, Any]:
         shown = formats.format_typed_resource(resource) if groupby else {}
         return {name: shown[name] for name in groupby}
 
-    groups = make_groups(resources, references, metrics, describe)
-    if not groups:
-        raise NoSuchMetric(sorted({reference.name for reference in references}))
-    return groups
+    return [(values, list(members)) for values, members in itertools.groupby(resources, describe)]
 
 
 def compute(request: Request, root: Node, selections: Sequence[Selection], terms: Terms) -> list[aggregates.Result]:

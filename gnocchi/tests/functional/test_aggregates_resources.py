@@ -147,3 +147,43 @@ def test_missing_search_and_unknown_type(client):
 def test_errors_name_metrics_as_the_client_does(client):
     status, answer = ask(client, "(metric cpu.util mean)", {"=": {"user_id": "u2"}}, "granularity=1")
     assert (400, [["cpu.util", "mean", 1.0]]) == (status, answer["description"]["detail"])
+
+
+def aggregate(client, name, query="", body=None, type="generic", method="POST"):
+    """Return status and what is said, by the deprecated endpoint."""
+    status, text = client.call(method, f"aggregation/resource/{type}/metric/{name}?{query}", body)
+    answer = json.loads(text)
+    return status, simplify(answer["description"] if isinstance(answer, dict) else answer)
+
+
+@pytest.mark.parametrize(("name", "query", "body", "expected"), [
+    ("cpu.util", "", None, 3.0), ("cpu.util", "reaggregation=sum", None, 9.0), ("cpu.util", "", {}, 3.0),
+    ("cpu.util", "", {"=": {"user_id": "u1"}}, 2.0), ("cpu.util", "filter=user_id%3D%27u1%27", None, 2.0),
+    ("cpu.util", "filter=user_id%3D%27u1%27", {"=": {"user_id": "u2"}}, 5.0),
+    ("cpu.*", "", None, []), ("cpu.util", "", {"=": {"user_id": "nobody"}}, []),
+    ("cpu.util", "groupby=user_id", None, [{"group": {"user_id": "u1"}, "measures": 2.0},
+                                           {"group": {"user_id": "u2"}, "measures": 5.0}]),
+    ("net", "groupby=user_id", None, [{"group": {"user_id": "u1"}, "measures": []},
+                                      {"group": {"user_id": "u2"}, "measures": 7.0}]),
+])
+def test_deprecated_endpoint(client, name, query, body, expected):
+    assert (200, expected) == aggregate(client, name, query, body)
+
+
+@pytest.mark.parametrize(("query", "body", "type", "status", "description"), [
+    ("groupby=nosuch", None, "generic", 400, "Invalid groupby attribute"),
+    ("", {"=": {"nosuch": 1}}, "generic", 400, "Resource type generic has no nosuch attribute"),
+    ("", None, "nope", 404, "Resource type nope does not exist"),
+    ("start=x", None, "generic", 400, {"cause": "Argument value error", "detail": "start",
+                                       "reason": "Must be a datetime or a timestamp"}),
+])
+def test_deprecated_endpoint_with_mistakes(client, query, body, type, status, description):
+    assert (status, description) == aggregate(client, "cpu.util", query, body, type)
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("GET", "resource/generic/metric/cpu.util", 405), ("POST", "resource/generic/metric", 405),
+    ("POST", "resource/generic", 405), ("POST", "resource", 405), ("POST", "nope/generic/metric/x", 404),
+    ("POST", "resource/generic/nope/x", 404), ("POST", "resource/generic/metric/cpu.util/x", 404)])
+def test_paths_that_are_none(client, method, path, status):
+    assert status == client.call(method, f"aggregation/{path}")[0]
