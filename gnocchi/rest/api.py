@@ -88,6 +88,7 @@ class V1Controller(routing.Routes):
         "/resource/{type}/{id}/metric/{name}/measures": resource.NamedMeasuresController(),
         "/resource_type": resource_type.ResourceTypesController(),
         "/resource_type/{name}": resource_type.ResourceTypeController(),
+        "/search/metric": search.MetricSearchController(),
         "/search/resource": search.NoTypeController(),
         "/search/resource/{type}": search.ResourceSearchController(),
         "/status": status.StatusController(),
