@@ -170,7 +170,7 @@ class Processor(Job):
         schedule = self._call_roll(len(checkpoints))
         waiting = schedule.order(backlogs, time.time_ns())
         while waiting and not self._stop.is_set():
-            group = _choose_group(waiting, backlogs)
+            group = _choose_group(waiting, backlogs, min(SACKS_PER_COMMIT, self._backends.coordinator.locks_max))
             # What is left of a long backlog comes after everybody else's turn, and meanwhile its lock is free.
             waiting = waiting[len(group):] + self._process(group, len(checkpoints))
 
@@ -265,13 +265,13 @@ class Processor(Job):
             LOG.warning("%s", e)
 
 
-def _choose_group(numbers: Sequence[int], backlogs: Mapping[int, SackBacklog]) -> list[int]:
+def _choose_group(numbers: Sequence[int], backlogs: Mapping[int, SackBacklog], sacks_max: int) -> list[int]:
     """Return the first sacks that are worth a commit together; those behind are left for other workers."""
     group: list[int] = []
     measures = 0
     for number in numbers:
         measures += backlogs[number].measures
-        if group and (len(group) == SACKS_PER_COMMIT or measures > MEASURES_PER_SLICE):
+        if group and (len(group) == sacks_max or measures > MEASURES_PER_SLICE):
             break
         group.append(number)
     return group

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,11 @@ HEARTBEAT_MAX_S = 10.0
 HEARTBEAT_RETRY_S = 1.0
 #: A sign of life that takes longer counts as failed; locks expire after 30 seconds where they do.
 HEARTBEAT_OVERDUE_S = HEARTBEAT_MAX_S + 5.0
+
+#: Locks that a process may hold at once; and where tooz opens a connection to a database for each, of which that has
+#: few (100 and 151 by default).
+LOCKS_MAX = 64
+LOCKS_MAX_BY_SCHEME = {"mysql": 4, "postgresql": 4}
 
 #: What libraries below tooz raise past it, by module: only named when that module is loaded.
 _FOREIGN_FAILURES = (
@@ -78,10 +84,16 @@ class Coordinator:
     """One process's session with the coordination service.
 
     A thread keeps the session, and the locks held, alive, also while a long sack is processed.
+
+    Attributes
+    ----------
+    locks_max : int
+        How many locks may be held at once.
     """
 
     def __init__(self, url: str, member_id: str) -> None:
         self.member_id = member_id.encode()
+        self.locks_max = LOCKS_MAX_BY_SCHEME.get(urllib.parse.urlsplit(url).scheme, LOCKS_MAX)
         with warnings.catch_warnings():
             # tooz calls its SQL drivers deprecated; they are the default here, where nothing else is installed.
             warnings.simplefilter("ignore", DeprecationWarning)

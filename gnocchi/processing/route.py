@@ -113,8 +113,9 @@ def list_owners(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray
     """
     number, sack_bits = contents.sack.number, contents.sack_bits
     stored = [pack for pack in contents.packs if pack.policy_id == policy_id]
-    if len(stored) == 1 and stored[0].bits <= sack_bits:
-        return stored
+    if sum(1 << (pack_rules.BITS_MAX - max(pack.bits, sack_bits)) for pack in stored) == 1 << (
+            pack_rules.BITS_MAX - sack_bits):
+        return stored       # They share nothing, so together they are the whole sack.
     owners = list(stored)
     for share in pack_rules.list_free_shares([(pack.bits, pack.low) for pack in stored], sack_bits, number):
         pack = pack_rules.make_pack(number, policy_id, *share)

@@ -93,12 +93,22 @@ def test_sacks_are_taken_together(engine, worker, monkeypatch):
     assert [] == list_waiting(engine)
 
 
+def test_locks_that_are_dear(engine, worker, coordinator, monkeypatch):
+    """No more sacks are taken together than locks may be held: some services open a connection for each."""
+    groups = note_groups(monkeypatch)
+    monkeypatch.setattr(coordinator, "locks_max", 2)
+    post(engine)
+    worker.run_round()
+    assert [2, 2] == [len(group) for group in groups]
+    assert 4 == Coordinator("postgresql://user@localhost/gnocchi", "other").locks_max
+
+
 @pytest.mark.parametrize(("measures", "groups"), [
     ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([600_000, 400_000, 1], [0, 1])])
 def test_choose_group(measures, groups):
     """The first sack is always taken, others as long as all fit in a slice."""
     backlogs = {number: SackBacklog(1, count, 0) for number, count in enumerate(measures)}
-    assert groups == metricd._choose_group(list(backlogs), backlogs)
+    assert groups == metricd._choose_group(list(backlogs), backlogs, 64)
 
 
 def test_long_backlogs_take_turns(engine, worker, monkeypatch):

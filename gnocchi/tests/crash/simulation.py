@@ -202,6 +202,7 @@ class SimulatedCoordinator:
         self.member_id = f"{task.name}-{uuid.UUID(int=service.simulation.rng.getrandbits(128))}".encode()
         self._task = task
         self._session = task.session = service.open_session()
+        self.locks_max = service.simulation.rng.choice((1, 64))
 
     @property
     def expires_members(self) -> bool:

@@ -191,6 +191,7 @@ class LyingCoordinator(Granted):
 
     lost = False
     expires_members = True
+    locks_max = 64
 
     def __init__(self, member_id: str) -> None:
         self.member_id = member_id.encode()
