@@ -193,7 +193,7 @@ class Janitor:
                if search or self._suspects.get(sack.number) or self._merged.get(sack.number) != sack.sequence]
         for begin in range(0, len(due), SACKS_LOOKED_AT):
             numbers = due[begin:begin + SACKS_LOOKED_AT]
-            idle = {} if search else list_idle_sacks(numbers, self._indexer, self._suspects)
+            idle = {} if search else self._list_idle_sacks(numbers)
             self._merged.update(idle)
             for number in numbers:
                 if self._stopped():
@@ -201,6 +201,17 @@ class Janitor:
                 if number not in idle:
                     self._work_on(number, len(sacks), "merge blocks",
                                   functools.partial(self._merge_sack, number, search))
+
+    def _list_idle_sacks(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Return those in which there is nothing to merge; none if one of them keeps that from being told."""
+        try:
+            return list_idle_sacks(numbers, self._indexer, self._suspects)
+        except BackendUnavailable:
+            raise
+        except Exception:
+            LOG.exception("Unable to tell whether there are blocks to merge in sacks %s, which are taken one by one",
+                          numbers)
+            return {}
 
     def _searches(self) -> bool:
         """Tell whether this round looks for what nobody knows of.

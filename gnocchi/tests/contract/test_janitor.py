@@ -124,6 +124,19 @@ def test_a_start_costs_little(engine, janitor, monkeypatch):
     assert [set()] * SACKS == [list_left(engine, number) for number in range(SACKS)]
 
 
+def test_error_in_telling_idle_sacks(engine, janitor, monkeypatch):
+    """It costs a look at each of them, and no work is left undone."""
+    monkeypatch.setattr(janitor_module, "ROUNDS_PER_SEARCH", 16)
+    make_work(engine)
+
+    def fail(*_):
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(janitor_module, "list_idle_sacks", fail)
+    assert 0 == janitor.clean_up().errors
+    assert [{"collect_orphans"}] * SACKS == [list_left(engine, number) for number in range(SACKS)]
+
+
 def test_lost_commit_is_no_error(engine, janitor, monkeypatch):
     """Somebody else was faster: that is what the sequence is for."""
     make_work(engine)
