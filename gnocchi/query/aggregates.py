@@ -99,13 +99,17 @@ def compute(store: Store, indexer: Indexer, root: Node, selections: Sequence[Sel
         points = read_points(store, indexer, series, granularities, terms.window, terms.points_max)
         parts = [split_points(found, [len(selections[number].series) for number in numbers]) for found in points]
         for place, number in enumerate(numbers):
-            results[number] = _compute_one(root, selections[number], terms, granularities,
-                                           [part[place] for part in parts])
+            results[number] = compute_points(root, selections[number], terms, granularities,
+                                             [part[place] for part in parts])
     return [results[number] for number in range(len(selections))]
 
 
-def _compute_one(root: Node, selection: Selection, terms: Terms, granularities: Sequence[numpy.timedelta64],
-                 points: Sequence[Points]) -> Result:
+def compute_points(root: Node, selection: Selection, terms: Terms, granularities: Sequence[numpy.timedelta64],
+                   points: Sequence[Points]) -> Result:
+    """Evaluate an expression over the points of a selection's series at each granularity.
+
+    Raises MetricsCannotBeAggregated, TooManyPoints.
+    """
     fill = align.DROP if terms.fill is None and terms.needed_overlap is None else terms.fill
     tables = []
     for granularity, found in zip(granularities, points, strict=True):

@@ -192,6 +192,8 @@ def _resample(table: Table, method: str, span: numpy.timedelta64 | str) -> Table
 
 def _reduce(values: numpy.ndarray, method: str, axis: int) -> numpy.ndarray:
     """Aggregate a matrix along an axis without its NaN; of nothing at all: 0 for `sum` and `count`, else NaN."""
+    if not values.shape[axis]:
+        return numpy.full(values.shape[1 - axis], 0.0 if method in ("sum", "count") else numpy.nan)
     if method == "min":
         return numpy.fmin.reduce(values, axis=axis)
     if method == "max":

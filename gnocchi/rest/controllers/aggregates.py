@@ -1,22 +1,29 @@
 """`/v1/aggregates`: arithmetic across metrics."""
 
+import contextlib
+import datetime
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy
 import pecan
 
+from gnocchi import times
 from gnocchi.exceptions import NoSuchMetric, NoSuchResourceType
 from gnocchi.indexer import Resource, ResourceType
-from gnocchi.indexer.filters import Filter
+from gnocchi.indexer.filters import AllOf, AnyOf, Comparison, Filter, Membership, all_of
+from gnocchi.indexer.metrics import chunks
 from gnocchi.indexer.resource_lists import filter_kinds
 from gnocchi.query import aggregates, align, expression
 from gnocchi.query.aggregates import MetricsCannotBeAggregated, Selection, Terms, UnknownAggregation
 from gnocchi.query.expression import InvalidExpression, Node, Reference
 from gnocchi.query.fetch import Window
-from gnocchi.query.group import Group, list_metric_ids, make_groups
-from gnocchi.query.series import Series
+from gnocchi.query.group import Group, list_metric_ids, make_groups, select_series
+from gnocchi.query.history import Stay, compute_group, list_stays, sort_by_time
+from gnocchi.query.series import Series, read_points
 from gnocchi.rest import arguments, errors, formats, ids, json, measures, visibility
 from gnocchi.rest.controllers.metric import enforce_on_metrics, list_resources_of
 from gnocchi.rest.filters.text import parse_filter
@@ -84,19 +91,102 @@ class AggregatesController:
             return json.assemble(_format(request, result, selection,
                                          _format_metrics(request, selection) if details else None))
         groupby = read_groupby(request)
+        search = Search(_find_type(request, body["resource_type"]), body.get("search"), groupby)
         if groupby and use_history:
-            raise errors.RequestError(501, "use_history is not served yet")
-        type = _find_type(request, body["resource_type"])
-        wanted = _read_search(request, type, body.get("search"))
-        groups = find_groups(request, type, wanted, expression.list_references(root), groupby)
-        results = compute(request, root, [group.selection for group in groups], terms)
-        answers = [_format(request, result, group.selection, [format_for(resource, type.name) for resource
-                                                             in group.resources] if details else None)
-                   for group, result in zip(groups, results, strict=True)]
-        if not groupby:
-            return json.assemble(answers[0])
-        return json.assemble([{"group": group.values, "measures": answer}
-                              for group, answer in zip(groups, answers, strict=True)])
+            return json.assemble(_answer_history(request, root, search, terms, details))
+        return json.assemble(_answer_groups(request, root, search, terms, details))
+
+
+class Search(NamedTuple):
+    """Which resources: a type, the client's filter as it came, and what to group by."""
+
+    type: ResourceType
+    filter: Any
+    groupby: Sequence[str]
+
+    def read_filter(self, request: Request, history: bool = False) -> Filter | None:
+        """Return the condition on resources.  Raises errors.RequestError 400, InvalidInput."""
+        if not isinstance(self.filter, str | dict):
+            raise schemas.search_missing()
+        tree = parse_filter(self.filter) if isinstance(self.filter, str) else self.filter
+        return FilterReader(filter_kinds(self.type, history), self.type.name, request.identity.creator).read(tree)
+
+
+def _answer_groups(request: Request, root: Node, search: Search, terms: Terms, details: bool) -> Any:
+    groups = find_groups(request, search.type, search.read_filter(request), expression.list_references(root),
+                         search.groupby)
+    results = compute(request, root, [group.selection for group in groups], terms)
+    answers = [_format(request, result, group.selection, [format_for(resource, search.type.name) for resource
+                                                         in group.resources] if details else None)
+               for group, result in zip(groups, results, strict=True)]
+    if not search.groupby:
+        return answers[0]
+    return [{"group": group.values, "measures": answer} for group, answer in zip(groups, answers, strict=True)]
+
+
+def _answer_history(request: Request, root: Node, search: Search, terms: Terms, details: bool) -> Any:
+    """Return the groups that revisions of resources form, each for the time in which it had its members."""
+    references = expression.list_references(root)
+    stays = _list_stays(request, search, terms.window)
+    resources = {stay.resource.id: stay.resource for stay in stays}
+    metrics = {metric.id: metric for metric in request.services.indexer.list_metrics_by_id(
+        list_metric_ids(resources.values(), references))}
+    selection = select_series(list(resources.values()), references, metrics)
+    answers = []
+    if selection.series:
+        with _explained():
+            granularities = aggregates.choose_granularities(selection, terms.granularity)
+            points = [sort_by_time(found) for found in read_points(
+                request.services.store, request.services.indexer, selection.series, granularities, terms.window,
+                terms.points_max)]
+            for values, members in _group_stays(stays, search.groupby):
+                found = compute_group(root, selection, members, terms, granularities, points)
+                if found:
+                    columns = None if None in found else tuple(column for column in found if column is not None)
+                    answers.append({"group": values, "measures": _format(
+                        request, aggregates.Result(columns, list(found.values())), selection,
+                        [_format_stay(stay, search.type) for stay in members] if details else None)})
+    if not answers:
+        raise NoSuchMetric(sorted({reference.name for reference in references}))
+    return answers
+
+
+def _list_stays(request: Request, search: Search, window: Window) -> list[Stay]:
+    """Return when each revision that matches counts.
+
+    Raises errors.RequestError 400, InvalidInput, InvalidPagination when there is no attribute to group by.
+    """
+    indexer = request.services.indexer
+    wanted = [search.read_filter(request, history=True)]
+    if window.start is not None and window.stop is not None:
+        start, stop = window.start.astype("M8[us]").item(), window.stop.astype("M8[us]").item()
+        wanted.append(AllOf((Comparison("revision_start", "<", stop), AnyOf((
+            Comparison("revision_end", ">=", start), Comparison("revision_end", "=", None))))))
+    visible = visibility.list_visible(request, "search resource")
+    revisions = indexer.list_resources(search.type, sorts=search.groupby, history=True, filter=all_of(wanted),
+                                       visible=visible)
+    firsts: dict[uuid.UUID, datetime.datetime] = {}
+    for part in chunks(sorted({revision.id for revision in revisions})):
+        for revision in indexer.list_resources(search.type, history=True, filter=Membership("id", tuple(part))):
+            firsts[revision.id] = min(revision.revision_start, firsts.get(revision.id, revision.revision_start))
+    return list_stays(revisions, firsts, window)
+
+
+def _group_stays(stays: Sequence[Stay], groupby: Sequence[str]) -> list[tuple[dict[str, Any], list[Stay]]]:
+    """Return the stays of each group, by the text of the groups' values."""
+    groups: dict[tuple[str, ...], tuple[dict[str, Any], list[Stay]]] = {}
+    for stay in stays:
+        values = _describe(stay.resource, groupby)
+        texts = tuple("" if value is None else str(value) for value in values.values())
+        groups.setdefault(texts, (values, []))[1].append(stay)
+    return [groups[texts] for texts in sorted(groups)]
+
+
+def _format_stay(stay: Stay, type: ResourceType) -> dict[str, Any]:
+    start, stop = stay.window
+    return format_for(stay.resource, type.name) | {
+        "search_start": None if start is None else times.format_timestamps(numpy.array([start]))[0],
+        "search_end": None if stop is None else times.format_timestamps(numpy.array([stop]))[0]}
 
 
 def read_groupby(request: Request) -> list[str]:
@@ -109,14 +199,6 @@ def _find_type(request: Request, name: str) -> ResourceType:
         return request.services.indexer.get_resource_type(name)
     except NoSuchResourceType as e:
         raise errors.RequestError(400, {"cause": "Resource type does not exist", "detail": name}) from e
-
-
-def _read_search(request: Request, type: ResourceType, search: Any) -> Filter | None:
-    """The condition on resources in a body: a tree or a text.  Raises errors.RequestError 400, InvalidInput."""
-    if not isinstance(search, str | dict):
-        raise schemas.search_missing()
-    tree = parse_filter(search) if isinstance(search, str) else search
-    return FilterReader(filter_kinds(type), type.name, request.identity.creator).read(tree)
 
 
 def find_groups(request: Request, type: ResourceType, wanted: Filter | None, references: Sequence[Reference],
@@ -139,18 +221,28 @@ def find_groups(request: Request, type: ResourceType, wanted: Filter | None, ref
 def group_resources(resources: Iterable[Resource],
                     groupby: Sequence[str]) -> list[tuple[dict[str, Any], list[Resource]]]:
     """Return runs of resources whose attributes look the same, each with these."""
-    def describe(resource: Resource) -> dict[str, Any]:
-        shown = formats.format_typed_resource(resource) if groupby else {}
-        return {name: shown[name] for name in groupby}
+    return [(values, list(members)) for values, members in itertools.groupby(
+        resources, lambda resource: _describe(resource, groupby))]
 
-    return [(values, list(members)) for values, members in itertools.groupby(resources, describe)]
+
+def _describe(resource: Resource, groupby: Sequence[str]) -> dict[str, Any]:
+    """Return attributes of a resource as they are shown."""
+    shown = formats.format_typed_resource(resource) if groupby else {}
+    return {name: shown[name] for name in groupby}
 
 
 def compute(request: Request, root: Node, selections: Sequence[Selection], terms: Terms) -> list[aggregates.Result]:
     """Evaluate an expression.  Raises errors.RequestError 400 or 404, and what reading does."""
     services = request.services
-    try:
+    with _explained():
         return aggregates.compute(services.store, services.indexer, root, selections, terms)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what cannot be computed into errors.RequestError 400 or 404."""
+    try:
+        yield
     except MetricsCannotBeAggregated as e:
         raise errors.RequestError(400, {"cause": CANNOT, "reason": e.reason, "detail": e.detail}) from e
     except UnknownAggregation as e:

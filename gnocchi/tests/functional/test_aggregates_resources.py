@@ -187,3 +187,67 @@ def test_deprecated_endpoint_with_mistakes(client, query, body, type, status, de
     ("POST", "resource/generic/nope/x", 404), ("POST", "resource/generic/metric/cpu.util/x", 404)])
 def test_paths_that_are_none(client, method, path, status):
     assert status == client.call(method, f"aggregation/{path}")[0]
+
+
+@pytest.fixture(scope="module")
+def moved(client):
+    """A resource of a type whose flavor changed now; measures of long ago, of now and of the far future."""
+    attributes = {"flavor": {"type": "string", "required": False}}
+    assert client.call("POST", "resource_type", {"name": "instance", "attributes": attributes})[0] == 201
+    definition = [{"granularity": 60, "points": 100_000_000}]
+    assert client.call("POST", "archive_policy", {"name": "long", "definition": definition})[0] == 201
+    body = {"id": str(uuid.uuid4()), "flavor": "small", "metrics": {"cpu": {"archive_policy_name": "long"}}}
+    status, text = client.call("POST", "resource/instance", body)
+    assert status == 201
+    assert client.call("PATCH", f"resource/instance/{body['id']}", {"flavor": "big"})[0] == 200
+    measures = [{"timestamp": "2015-03-06T14:33:00", "value": 3}, {"timestamp": "2015-03-06T14:34:00", "value": 4},
+                {"timestamp": "2099-01-01T00:00:00", "value": 5}]
+    for measure in measures:
+        assert client.call("POST", f"resource/instance/{body['id']}/metric/cpu/measures", [measure])[0] == 202
+        metric = json.loads(text)["metrics"]["cpu"]
+        assert client.call("GET", f"metric/{metric}/measures?refresh=true")[0] == 200
+    return body["id"]
+
+
+def ask_by_flavor(client, query, operations="(aggregate mean (metric cpu mean))", search=None):
+    status, answer = client.call("POST", f"aggregates?groupby=flavor&{query}", {
+        "operations": operations, "resource_type": "instance", "search": {} if search is None else search})
+    answer = json.loads(answer)
+    return status, {group["group"]["flavor"]: group["measures"] for group in answer} if status == 200 else answer
+
+
+def test_history(client, moved):
+    """What was before the change counts for the old flavor, the rest for the new one."""
+    _, without = ask_by_flavor(client, "use_history=false")
+    assert {"big": 3} == {flavor: len(found["measures"]["aggregated"]) for flavor, found in without.items()}
+    status, answer = ask_by_flavor(client, "use_history=true&details=true")
+    assert (200, ["big", "small"]) == (status, list(answer))
+    assert [["2099-01-01T00:00:00+00:00", 60.0, 5.0]] == answer["big"]["measures"]["aggregated"]
+    assert [3.0, 4.0] == [value for _, _, value in answer["small"]["measures"]["aggregated"]]
+    (new,), (old,) = answer["big"]["references"], answer["small"]["references"]
+    assert (moved, "big", None) == (new["id"], new["flavor"], new["search_end"])
+    assert (moved, "small", None) == (old["id"], old["flavor"], old["search_start"])
+    assert new["search_start"] == old["search_end"]
+
+
+def test_history_with_a_window(client, moved):
+    """The first revision counts from `start` on, though the resource was made later; a group without points is none."""
+    status, answer = ask_by_flavor(client, "use_history=true&start=2015-03-06&stop=2015-03-07")
+    assert 404 == status, answer        # no revision is of that time
+    status, answer = ask_by_flavor(client, "use_history=true&start=2015-03-06T14:34:00&stop=2098-01-01")
+    assert (200, ["small"]) == (status, list(answer))
+    assert [4.0] == [value for _, _, value in answer["small"]["measures"]["aggregated"]]
+
+
+def test_history_without_aggregation(client, moved):
+    """A search that matches a later revision only counts from its beginning."""
+    status, answer = ask_by_flavor(client, "use_history=true", "(metric cpu mean)", {"=": {"flavor": "big"}})
+    assert (200, {"big": {moved: {"cpu": {"mean": [["2099-01-01T00:00:00+00:00", 60.0, 5.0]]}}}}) == (
+        status, {flavor: found["measures"] for flavor, found in answer.items()})
+
+
+@pytest.mark.parametrize(("groupby", "status"), [("nosuch", 400), ("metrics", 400), ("flavor", 200)])
+def test_history_by_attributes(client, moved, groupby, status):
+    found, _ = client.call("POST", f"aggregates?use_history=true&groupby={groupby}", {
+        "operations": "(aggregate mean (metric cpu mean))", "resource_type": "instance", "search": {}})
+    assert status == found

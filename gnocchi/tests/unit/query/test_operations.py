@@ -233,6 +233,20 @@ def test_numbers_of_series_that_do_not_match():
     assert ([[3.0]], None) == (found.values.tolist(), found.columns)
 
 
+@pytest.mark.parametrize("method", sorted(expression.AGGREGATIONS))
+def test_aggregate_of_no_series(method):
+    """Where a pattern matches nothing: as at a time without any value."""
+    columns = {expression.Reference("a", "mean"): [0], expression.Reference("none", "mean"): []}
+    table = align.align(make_points([{0: 1.0, 1: 2.0}]), 1, STEP, None)
+    found = operations.evaluate(expression.parse(f"(aggregate {method} (metric none mean))"), table, columns)
+    nothing = 0.0 if method.removeprefix("rate:") in ("sum", "count") else math.nan
+    numpy.testing.assert_array_equal(found.values, [[nothing] * len(found.timestamps)])
+    with pytest.raises(operations.CannotAggregate, match="0 series with 1 series"):
+        operations.evaluate(expression.parse("(+ (metric a mean) (metric none mean))"), table, columns)
+    none = operations.evaluate(expression.parse("(rolling mean 2 (metric none mean))"), table, columns)
+    assert ((0, 1), ()) == (none.values.shape, none.columns)
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("(/ (metric a mean) 0)", [math.inf, -math.inf, math.nan]),
     ("(% (metric a mean) -3)", [-2.0, -2.0, 0.0]),
