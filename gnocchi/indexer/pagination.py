@@ -87,7 +87,12 @@ def after(found: Sequence[Order], values: Sequence[Any]) -> sa.ColumnElement[boo
         if later is not None:
             alternatives.append(sa.and_(*equal, later))
         equal.append(order.column.is_(None) if value is None else order.column == _bind(order, value))
-    return sa.or_(sa.false(), *alternatives)
+    condition = sa.or_(sa.false(), *alternatives)
+    if not found[0].nullable and values[0] is not None:
+        # Follows from the rest; but an index is entered where one range says so, and not by alternatives.
+        first, bound = found[0].column, _bind(found[0], values[0])
+        condition = sa.and_(first <= bound if found[0].descending else first >= bound, condition)
+    return condition
 
 
 def _bind(order: Order, value: Any) -> sa.BindParameter[Any]:
