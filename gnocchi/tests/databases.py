@@ -8,7 +8,7 @@ import ctypes
 import os
 import pathlib
 import pwd
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -49,7 +49,7 @@ def find_free_port(kind: int = socket.SOCK_STREAM) -> int:
     """
     first, last = map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     while True:
-        port = random.randrange(10_000, 60_000)
+        port = 10_000 + secrets.randbelow(50_000)    # which no seed of a test makes the same in two processes
         with socket.socket(type=kind) as probe, contextlib.suppress(OSError):
             if not first <= port <= last:
                 probe.bind(("127.0.0.1", port))
