@@ -1,8 +1,9 @@
 """What accepting and reading back measures costs with the file driver.
 
-Usage: bench_incoming.py [directory]     (on the file system to be measured; default: the current one)
+Usage: bench_incoming.py [directory [slices]]     (on the file system to be measured; default: the current one)
 
-CPU figures are the process's own, the kernel's share included.
+CPU figures are the process's own, the kernel's share included.  `slices`, 64 bytes of disk each, is the length of the
+backlog that memory is measured with; the promise is about 50,000,000.
 """
 
 import os
@@ -129,6 +130,47 @@ def report_small_requests(directory, metrics, requests):
     remove(driver)
 
 
+def report_long_backlog(directory, slices):
+    """Memory of a reader with a backlog of one measure per slice, the shape that makes the longest index."""
+    driver = open_driver(directory, SACKS, "os")
+    ids = numpy.array([bytes(15) + bytes([sack]) for sack in range(SACKS)], metric_ids.DTYPE)
+    times = numpy.full(SACKS, 1_700_000_000_000_000_000).view("M8[ns]")
+    batch = MeasureBatch(ids, numpy.ones(SACKS, numpy.int64), times, numpy.ones(SACKS))
+    for _ in range(slices // SACKS):
+        driver.write_measures(batch)
+    driver.close()
+    print(f"\n{slices // SACKS * SACKS} slices of one measure in {len(os.listdir(driver.directory))} journals: "
+          "peak of memory above the start, wall")
+    for turn in ("first look", "another process"):
+        child = os.fork()
+        if not child:
+            read_long_backlog(os.path.dirname(driver.directory), turn)
+            os._exit(0)
+        os.waitpid(child, 0)
+    remove(driver)
+
+
+def read_long_backlog(directory, turn):
+    base = read_status("VmRSS")
+    driver = FileDriver(directory, SACKS, "os")
+    empty = {sack: {} for sack in range(SACKS)}
+    for what, work in (("figures by sack", lambda: driver.list_backlogs(empty)),
+                       ("a slice of 8 sacks", lambda: all(driver.read_backlog(s, {}, 1_000_000) for s in range(8))),
+                       ("figures by metric", lambda: driver.report_backlog(empty, details=True))):
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")    # forget the peak
+        started = time.perf_counter()
+        work()
+        peak, wall = (read_status("VmHWM") - base) / 1e3, time.perf_counter() - started
+        print(f"{turn:16} {what:24} {peak:8.0f} MB {wall:8.1f} s", flush=True)
+
+
+def read_status(field):
+    """Return a size from /proc, in kB."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(field))
+
+
 def open_driver(directory, sacks, durability, **options):
     driver = FileDriver(tempfile.mkdtemp(dir=directory), sacks, durability, **options)
     driver.upgrade()
@@ -145,3 +187,4 @@ if __name__ == "__main__":
     report_writing(where)
     report_threads(where)
     report_reading(where)
+    report_long_backlog(where, int(sys.argv[2]) if len(sys.argv) > 2 else 2_000_000)

@@ -23,6 +23,7 @@ from gnocchi.incoming.journal import DAMAGED_SUFFIX, SUFFIX, TEMPORARY_SUFFIX, e
 from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.journal_slices import IdRanges, JournalPart, count_ids, read_metric_ids, read_slices
 from gnocchi.incoming.journal_writer import JOURNAL_AGE_S_MAX, JOURNAL_BYTES_MAX, JournalWriter, sync_directory
+from gnocchi.incoming.slice_table import TABLE_SUFFIX
 
 LOG = logging.getLogger(__name__)
 
@@ -49,6 +50,15 @@ _DELETED_MAX = 10_000
 _ATTEMPTS_MAX = 5
 #: Slices whose metric ids are looked at together for the figures; bounds memory.
 _SLICES_PER_STEP = 100_000
+#: Bundles read at once: one takes as much memory as five measures.
+BUNDLES_PER_SLICE = 250_000
+#: Entries of indexes that a process has in memory, 32 bytes each; those of a longer backlog go to tables beside the
+#: journals.
+ENTRIES_IN_MEMORY = 1_000_000
+#: A journal that still grows gets a new table, which is written whole, when this share of all entries is of it.
+_SHARE_OF_A_TABLE = 1 / 16
+#: Pause after a table could not be written, in seconds.
+_TABLE_PAUSE_S = 60.0
 #: Age at which a journal that was never finished being created is taken for left behind.
 _TEMPORARY_AGE_NS_MAX = 3600 * 10 ** 9
 
@@ -69,16 +79,20 @@ class FileDriver(IncomingDriver):
         `fsync` or `os`, see OPTS.
     journal_bytes_max, journal_age_s_max
         When a journal in use gives way to a new one.
+    entries_max : int
+        Entries of indexes in memory.
     system
         Has the functions of `os` that write; tests inject faults there.
     """
 
     def __init__(self, basepath: str, sacks: int, durability: str = "fsync", *,
                  journal_bytes_max: int = JOURNAL_BYTES_MAX, journal_age_s_max: float = JOURNAL_AGE_S_MAX,
-                 system: Any = os):
+                 entries_max: int = ENTRIES_IN_MEMORY, system: Any = os):
         self.directory = os.path.join(basepath, "incoming")
         self._sacks = sacks
         self._system = system
+        self._entries_max = entries_max
+        self._next_table_s = 0.0
         self._writer = JournalWriter(self.directory, sacks, durability == "fsync", journal_bytes_max,
                                      journal_age_s_max, system)
         #: Guards the indexes; never held while measures are read.
@@ -134,13 +148,15 @@ class FileDriver(IncomingDriver):
             indexes = self._refresh()
             self._forget(indexes, checkpoints)
             for sack, checkpoint in checkpoints.items():
-                unread = [index.unread(sack, _offset(checkpoint, name)) for name, index in indexes]
-                unread = [entries for entries in unread if len(entries)]
-                if unread:
-                    waiting[sack] = SackBacklog(
-                        sum(int(entries["metrics"].sum(dtype=numpy.int64)) for entries in unread),
-                        sum(int(entries["measures"].sum(dtype=numpy.int64)) for entries in unread),
-                        min(int(entries["stamp"][0]) for entries in unread))
+                found = []
+                for name, index in indexes:
+                    with contextlib.suppress(FileNotFoundError):    # Deleted just now: committed, all of it.
+                        totals = index.sum_up(sack, _offset(checkpoint, name))
+                        found += [] if totals is None else [totals]
+                if found:
+                    waiting[sack] = SackBacklog(sum(totals.bundles for totals in found),
+                                                sum(totals.measures for totals in found),
+                                                min(totals.oldest_ns for totals in found))
         return waiting
 
     def report_backlog(self, checkpoints: Mapping[int, Checkpoint], details: bool) -> BacklogReport:
@@ -148,8 +164,7 @@ class FileDriver(IncomingDriver):
         with self._reading, self._unavailable():
             indexes = self._refresh()
             self._forget(indexes, checkpoints)
-            steps = [step for name, index in indexes for step in _id_ranges(index, name, checkpoints, self._sacks)]
-        ids, bundles = count_ids(self._read_ids(steps))
+        ids, bundles = count_ids(self._read_ids(indexes, checkpoints))
         by_metric = None
         if details:
             by_metric = {str(i): n for i, n in zip(metric_ids.unpack_ids(ids), bundles.tolist(), strict=True)}
@@ -164,7 +179,7 @@ class FileDriver(IncomingDriver):
                 with contextlib.suppress(FileNotFoundError):    # Another process was faster.
                     self._system.unlink(self._indexes[name].path)
                 self._indexes.pop(name).close()
-            self._delete_temporaries()
+            self._delete_leftovers()
             if exhausted:
                 sync_directory(self.directory, self._system)
 
@@ -185,12 +200,11 @@ class FileDriver(IncomingDriver):
         candidates: list[_Candidate] = []
         complete = True
         for name, index in listed:
-            if _count_measures_before(candidates, int(name.partition("-")[0])) >= measures_max:
+            if _is_enough(candidates, int(name.partition("-")[0]), measures_max):
                 complete = False    # Journals made after all that fits need not be looked at.
                 break
-            if self._refresh_one(name, index):
-                entries = index.unread(sack, _offset(checkpoint, name))
-                if len(entries):
+            with contextlib.suppress(FileNotFoundError):    # Deleted just now: committed, all of it.
+                if self._refresh_one(name, index) and len(entries := index.unread(sack, _offset(checkpoint, name))):
                     candidates.append((name, index, entries))
         if not candidates:
             return None
@@ -233,6 +247,7 @@ class FileDriver(IncomingDriver):
 
     def _refresh_one(self, name: str, index: JournalIndex) -> bool:
         """Bring an index up to date; return False when the journal is gone."""
+        kept = index.kept
         try:
             index.refresh()
         except FileNotFoundError:
@@ -241,7 +256,31 @@ class FileDriver(IncomingDriver):
         if index.damage:
             self._note_damage(index.damage)
             index.damage = []
+        if index.kept > kept:
+            self._bound_memory()
         return True
+
+    def _bound_memory(self) -> None:
+        """Put entries that are too many into tables, those of the longest indexes first."""
+        total = sum(index.kept for index in self._indexes.values())
+        if total <= self._entries_max or time.monotonic() < self._next_table_s:
+            return
+        for index in sorted(self._indexes.values(), key=lambda index: index.kept, reverse=True):
+            kept = index.kept
+            if total <= self._entries_max or not kept:
+                return
+            if not index.final and kept < self._entries_max * _SHARE_OF_A_TABLE:
+                continue
+            try:
+                index.spill()
+            except FileNotFoundError:    # The journal is gone, as whoever comes to it next will see.
+                continue
+            except OSError as e:
+                LOG.warning("Cannot write %s: %s; the backlog's index takes memory instead, 32 bytes for each bundle "
+                            "that waits, and more", index.table_path, e.strerror)
+                self._next_table_s = time.monotonic() + _TABLE_PAUSE_S
+                return
+            total += index.kept - kept
 
     def _refresh(self) -> list[tuple[str, JournalIndex]]:
         return [(name, index) for name, index in self._list_indexes() if self._refresh_one(name, index)]
@@ -250,23 +289,32 @@ class FileDriver(IncomingDriver):
         for name, index in indexes:
             index.forget({sack: _offset(checkpoint, name) for sack, checkpoint in checkpoints.items()})
 
-    def _delete_temporaries(self) -> None:
-        """Delete journals whose writer died while it made them."""
-        for file_name in os.listdir(self.directory):
-            made = parse_name(file_name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX)
-            if not file_name.endswith(TEMPORARY_SUFFIX) or made is None:
-                continue
-            if time.time_ns() - made.stamp > _TEMPORARY_AGE_NS_MAX:
+    def _delete_leftovers(self) -> None:
+        """Delete journals whose writer died while it made them, and tables of journals that are gone."""
+        file_names = set(os.listdir(self.directory))
+        for file_name in file_names:
+            journal_name, _, suffix = file_name.partition(".")
+            made = parse_name(journal_name + SUFFIX)
+            if made is not None and (
+                    f".{suffix}".startswith(TABLE_SUFFIX) and journal_name + SUFFIX not in file_names
+                    or f".{suffix}" == TEMPORARY_SUFFIX and time.time_ns() - made.stamp > _TEMPORARY_AGE_NS_MAX):
                 with contextlib.suppress(FileNotFoundError):
                     self._system.unlink(os.path.join(self.directory, file_name))
 
     # Reading ids, errors
 
-    def _read_ids(self, steps: list[IdRanges]) -> Iterator[numpy.ndarray]:
-        for step in steps:
+    def _read_ids(self, indexes: list[tuple[str, JournalIndex]],
+                  checkpoints: Mapping[int, Checkpoint]) -> Iterator[numpy.ndarray]:
+        """Yield the metric ids of what waits, journal by journal."""
+        for name, index in indexes:
+            sacks = list(checkpoints)
             # A journal deleted meanwhile was committed, all of it: nothing in it waits.
             with contextlib.suppress(FileNotFoundError), self._unavailable(but=FileNotFoundError):
-                yield read_metric_ids(step, self._sacks)
+                while sacks:
+                    with self._reading:
+                        unread = _take_unread(index, name, checkpoints, sacks)
+                    for step in _id_ranges(index, unread, self._sacks):
+                        yield read_metric_ids(step, self._sacks)
 
     @contextlib.contextmanager
     def _unavailable(self, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
@@ -296,22 +344,27 @@ def _offset(checkpoint: Checkpoint, name: str) -> int:
     return checkpoint.get("journals", {}).get(name, 0)
 
 
-def _count_measures_before(candidates: list[_Candidate], stamp: int) -> int:
-    return sum(int(entries["measures"][:numpy.searchsorted(entries["stamp"], stamp)].sum(dtype=numpy.int64))
-               for _name, _index, entries in candidates)
+def _is_enough(candidates: list[_Candidate], stamp: int, measures_max: int) -> bool:
+    """Return whether a slice is full with what comes before `stamp`."""
+    before = [entries[:numpy.searchsorted(entries["stamp"], stamp)] for _name, _index, entries in candidates]
+    return (sum(int(entries["measures"].sum(dtype=numpy.int64)) for entries in before) >= measures_max
+            or sum(int(entries["metrics"].sum(dtype=numpy.int64)) for entries in before) >= BUNDLES_PER_SLICE)
 
 
 def _cut_prefix(candidates: list[_Candidate], measures_max: int) -> tuple[int, bool]:
-    """Return the last stamp of the longest prefix with at most `measures_max` measures, and whether it is everything.
+    """Return the last stamp of the longest prefix of at most `measures_max` measures and `BUNDLES_PER_SLICE` bundles,
+    and whether it is everything.
 
     One stamp at least, whatever its size; what shares a stamp stays together.
     """
     stamps = numpy.concatenate([entries["stamp"] for _, _, entries in candidates])
-    measures = numpy.concatenate([entries["measures"] for _, _, entries in candidates])
     order = numpy.argsort(stamps, kind="stable")
     stamps = stamps[order]
-    ends = numpy.cumsum(measures[order], dtype=numpy.int64)
-    fitting = int(numpy.searchsorted(ends, measures_max, side="right"))
+    fitting = len(stamps)
+    for field, most in (("measures", measures_max), ("metrics", BUNDLES_PER_SLICE)):
+        sizes = numpy.concatenate([entries[field] for _, _, entries in candidates])
+        ends = numpy.cumsum(sizes[order], dtype=numpy.int64)
+        fitting = min(fitting, int(numpy.searchsorted(ends, most, side="right")))
     if fitting < len(stamps):
         fitting = int(numpy.searchsorted(stamps, stamps[fitting]))
     if fitting == 0:
@@ -319,13 +372,26 @@ def _cut_prefix(candidates: list[_Candidate], measures_max: int) -> tuple[int, b
     return int(stamps[fitting - 1]), fitting == len(stamps)
 
 
-def _id_ranges(index: JournalIndex, name: str, checkpoints: Mapping[int, Checkpoint], sacks: int) -> list[IdRanges]:
-    """Return where the metric ids of a journal's unread slices are."""
-    unread = [index.unread(sack, _offset(checkpoint, name)) for sack, checkpoint in checkpoints.items()]
-    numbers = numpy.repeat(numpy.array(list(checkpoints), numpy.int64), [len(entries) for entries in unread])
-    if not len(numbers):
+def _take_unread(index: JournalIndex, name: str, checkpoints: Mapping[int, Checkpoint],
+                 sacks: list[int]) -> list[tuple[int, numpy.ndarray]]:
+    """Remove some sacks from the end of `sacks`; return those that have unread entries, with these."""
+    unread: list[tuple[int, numpy.ndarray]] = []
+    count = 0
+    while sacks and count < _SLICES_PER_STEP:
+        sack = sacks.pop()
+        entries = index.unread(sack, _offset(checkpoints[sack], name))
+        if len(entries):
+            unread.append((sack, entries))
+            count += len(entries)
+    return unread
+
+
+def _id_ranges(index: JournalIndex, unread: list[tuple[int, numpy.ndarray]], sacks: int) -> list[IdRanges]:
+    """Return where the metric ids of slices of a journal are."""
+    if not unread:
         return []
-    entries = numpy.concatenate(unread)
+    numbers = numpy.repeat([sack for sack, _ in unread], [len(entries) for _, entries in unread])
+    entries = numpy.concatenate([entries for _, entries in unread])
     starts, firsts, slice_of = numpy.unique(entries["start"], return_index=True, return_inverse=True)
     metrics, _measures, shared = index.stored_sizes(entries[firsts])
     wanted = slice_of * sacks + numbers if shared.any() else None

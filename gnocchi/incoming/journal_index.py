@@ -1,9 +1,14 @@
-"""Where each sack's slices lie in a journal: an index in memory, built in one pass over the frames' headers."""
+"""Where each sack's slices lie in a journal: an index, built in one pass over the frames' headers.
 
+It is in memory, or, of a long backlog, in a table beside the journal (slice_table.py), but for the latest entries.
+"""
+
+import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy
 
@@ -17,6 +22,7 @@ from gnocchi.incoming.journal import (
     PUBLISHED_AT,
     PUBLISHED_BYTES,
     ROW,
+    SUFFIX,
     VERSION,
     Frame,
     JournalName,
@@ -25,17 +31,30 @@ from gnocchi.incoming.journal import (
     frame_head_bytes,
     parse_frame,
 )
+from gnocchi.incoming.slice_table import (
+    ENTRY,
+    TABLE_SUFFIX,
+    SliceTable,
+    StaleTable,
+    Totals,
+    load_table,
+    sum_up,
+    write_table,
+)
 
 LOG = logging.getLogger(__name__)
 
-#: One slice: its frame's stamp, where it begins in the file, and what of it belongs to the sack.
-ENTRY = numpy.dtype([("stamp", "<i8"), ("start", "<i8"), ("checksum", "<u8"), ("metrics", "<u4"), ("measures", "<u4")])
 _NO_ENTRIES = numpy.empty(0, ENTRY)
+
+Answer = TypeVar("Answer")
 
 #: Bytes read at once while looking at headers: hundreds of small frames, little of a large one's body.
 _WINDOW_BYTES = 64 * 2 ** 10
-#: Frames turned into entries at once; bounds the memory of the pass.
+#: Frames, and slices, turned into entries at once; bounds the memory of the pass.
 _FRAMES_PER_STEP = 50_000
+_SLICES_PER_STEP = 100_000
+#: How often another process may put its table in the place of one that is being read.
+_STALE_TABLES_MAX = 5
 #: Slices with no more than this between them are read by one call: copying it costs less than another call.
 _GAP_BYTES_MAX = 2048
 #: Slices of more than this are not read by one call; bounds the scratch memory.
@@ -48,11 +67,13 @@ class JournalIndex:
     """What one journal holds, sack by sack; not safe to use from several threads.
 
     final : bool; the writer is gone and every frame is known
+    kept : int; entries in memory
     damage : list of CorruptedData, found and not yet taken away by the owner
     """
 
     def __init__(self, path: str, name: JournalName, sacks: int):
         self.path = path
+        self.table_path = path.removesuffix(SUFFIX) + TABLE_SUFFIX
         self.final = False
         self.damage: list[CorruptedData] = []
         self._seed = name.seed
@@ -61,12 +82,20 @@ class JournalIndex:
         self._published = PAGE_BYTES
         #: The end of a journal whose writer is known to be gone.
         self._last_end: int | None = None
+        #: Whether to do without a table: one was damaged, or it would not tell of what is damaged in the journal.
+        self._tableless = False
+        #: Up to where the owner needs no entries.
+        self._committed: dict[int, int] = {}
         self._reset()
 
     def _reset(self) -> None:
         self.final = False
+        self.kept = 0
         self._scanned = PAGE_BYTES
+        self._table: SliceTable | None = None
+        #: Those that are not in the table.
         self._entries: dict[int, list[numpy.ndarray]] = {}
+        #: Up to where those were freed.
         self._forgotten: dict[int, int] = {}
         #: Start -> metrics and measures of slices cut for fewer sacks: several sacks share them.
         self._shared: dict[int, tuple[int, int]] = {}
@@ -96,14 +125,18 @@ class JournalIndex:
         if self.final:
             return
         end, alive = self._readable()
+        if self._scanned == PAGE_BYTES:
+            self._adopt_table(end)
         step: list[tuple[int, Frame]] = []
         tables: list[bytes] = []
+        slices = 0
         for at, frame, table in self._frames(end, alive):
             step.append((at, frame))
             tables.append(table)
-            if len(step) == _FRAMES_PER_STEP:
+            slices += frame.slices
+            if len(step) == _FRAMES_PER_STEP or slices >= _SLICES_PER_STEP:
                 self._add(step, tables)
-                step, tables = [], []
+                step, tables, slices = [], [], 0
         if step:
             self._add(step, tables)
         self._scanned = max(self._scanned, end)
@@ -112,20 +145,35 @@ class JournalIndex:
             self.close()
 
     def unread(self, sack: int, offset: int) -> numpy.ndarray:
-        """Return the entries of a sack that start at or after `offset`, shape (k,), ENTRY, ascending."""
-        if offset < self._forgotten.get(sack, 0):
-            # Somebody goes back behind what all had committed: slow, and right.
-            self._reset()
-            self.refresh()
-        entries = self._sack_entries(sack)
-        return entries[numpy.searchsorted(entries["start"], offset):]
+        """Return the entries of a sack that start at or after `offset`, shape (k,), ENTRY, ascending.
+
+        Raises as `refresh` does.
+        """
+        self._go_back(sack, offset)
+        stored = self._ask_table(lambda table: table.read(sack, offset))
+        entries = self._unread_in_memory(sack, offset)
+        if stored is None or not len(stored):
+            return entries
+        return numpy.concatenate((stored, entries)) if len(entries) else stored
+
+    def sum_up(self, sack: int, offset: int) -> Totals | None:
+        """Sum up the entries that `unread` would return; None if there are none.  Raises as `refresh` does."""
+        self._go_back(sack, offset)
+        stored = self._ask_table(lambda table: table.sum_up(sack, offset))
+        kept = sum_up(self._unread_in_memory(sack, offset))
+        if stored is None or kept is None:
+            return kept if stored is None else stored
+        return Totals(stored.bundles + kept.bundles, stored.measures + kept.measures, stored.oldest_ns)
 
     def forget(self, offsets: Mapping[int, int]) -> None:
         """Free the entries that start before each sack's offset."""
+        self._committed.update(offsets)
         for sack, offset in offsets.items():
             if sack not in self._entries or offset <= self._forgotten.get(sack, 0):
                 continue
-            unread = self.unread(sack, offset)
+            before = len(self._sack_entries(sack))
+            unread = self._unread_in_memory(sack, offset)
+            self.kept -= before - len(unread)
             self._forgotten[sack] = offset
             if len(unread):
                 self._entries[sack] = [unread.copy()]
@@ -135,7 +183,77 @@ class JournalIndex:
     @property
     def exhausted(self) -> bool:
         """Whether the writer is gone and every entry was forgotten."""
-        return self.final and not self._entries
+        table = self._table
+        return self.final and not self._entries and (table is None or all(
+            table.last_start(sack) < self._committed.get(sack, 0) for sack in table.sacks))
+
+    def spill(self) -> bool:
+        """Have all entries in a table, not in memory; return whether that is so now.
+
+        Raises OSError, as `refresh` does or when the table cannot be written; and BackendUnavailable.
+        """
+        found = None if self._tableless else load_table(self.table_path, self._seed, self._sacks)
+        if found is not None and found.end >= self._scanned:    # Another process was faster.
+            self._use_table(found)
+            return True
+        if self._forgotten:
+            # What was forgotten is committed, but not beyond recall: a table has everything.
+            self._reset()
+            self.refresh()
+        if self._tableless or self._shared:    # Slices that sacks share are few: the backlog was empty, or nearly so.
+            return False
+        counts = self._table.counts if self._table is not None else {}
+        for sack in self._entries:
+            counts[sack] = counts.get(sack, 0) + len(self._sack_entries(sack))
+        try:
+            self._use_table(write_table(self.table_path, self._seed, self._sacks, self._scanned, counts,
+                                        self._read_all))
+        except StaleTable:
+            self._renew_table()
+            return False
+        return True
+
+    def _read_all(self, sack: int) -> numpy.ndarray:
+        entries = self._sack_entries(sack)
+        return entries if self._table is None else numpy.concatenate((self._table.read(sack), entries))
+
+    # The table
+
+    def _adopt_table(self, end: int) -> None:
+        """Take what another process has found before; `end` is how far it can have come."""
+        table = None if self._tableless else load_table(self.table_path, self._seed, self._sacks)
+        if table is not None and table.end <= end:
+            self._use_table(table)
+
+    def _use_table(self, table: SliceTable) -> None:
+        self._table = table
+        self._entries, self._forgotten, self.kept = {}, {}, 0
+        self._scanned = table.end
+
+    def _ask_table(self, question: Callable[[SliceTable], Answer]) -> Answer | None:
+        """Return what the table answers, or None if there is none."""
+        for _attempt in range(_STALE_TABLES_MAX):
+            if self._table is None:
+                return None
+            try:
+                return question(self._table)
+            except StaleTable as e:
+                LOG.debug("%s", e)
+                self._renew_table()
+        self._tableless = True
+        self._renew_table()
+        return None
+
+    def _renew_table(self) -> None:
+        """Take the table that is there now; without one, or when it is the one that failed, look at the journal."""
+        failed = self._table
+        if failed is not None and failed.is_same(load_table(self.table_path, self._seed, self._sacks)):
+            LOG.warning("%s is damaged: it is left aside, nothing is lost", self.table_path)
+            self._tableless = True
+            with contextlib.suppress(OSError):    # Then others will find out by themselves.
+                os.unlink(self.table_path)
+        self._reset()
+        self.refresh()
 
     def stored_sizes(self, entries: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
         """Return metrics and measures, shape (k,), int64, of the stored slices, and which hold other sacks' too."""
@@ -147,6 +265,16 @@ class JournalIndex:
                     metrics[i], measures[i] = self._shared[start]
                     shared[i] = True
         return metrics, measures, shared
+
+    def _go_back(self, sack: int, offset: int) -> None:
+        """Have what was forgotten again when somebody goes back behind what all had committed: slow, and right."""
+        if offset < self._forgotten.get(sack, 0):
+            self._reset()
+            self.refresh()
+
+    def _unread_in_memory(self, sack: int, offset: int) -> numpy.ndarray:
+        entries = self._sack_entries(sack)
+        return entries[numpy.searchsorted(entries["start"], offset):]
 
     def _sack_entries(self, sack: int) -> numpy.ndarray:
         parts = self._entries.get(sack)
@@ -174,7 +302,7 @@ class JournalIndex:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         version = decode_page_version(os.pread(self._fd, PAGE_BYTES, 0))
         if version is None:
-            self.damage.append(CorruptedData(self.path, 0, "the first page of a journal is damaged"))
+            self._note_damage(0, "the first page of a journal is damaged")
         elif version != VERSION:
             self.close()
             raise BackendUnavailable(f"Journal {self.path} has format {version}; this release only knows {VERSION}")
@@ -197,7 +325,7 @@ class JournalIndex:
             yield at, frame, window[at - base + FRAME.size:at - base + head_bytes]
             at += frame.length
         if at < self._published <= end or end < self._published:
-            self.damage.append(CorruptedData(self.path, at, f"frames up to byte {self._published} are missing"))
+            self._note_damage(at, f"frames up to byte {self._published} are missing")
 
     def _check_frame(self, window: bytes, at: int, base: int, head_bytes: int, end: int) -> Frame | None:
         """Return the frame at `at`, or None unless it is whole and its header is sound."""
@@ -213,8 +341,12 @@ class JournalIndex:
             LOG.info("The last frame of journal %s, at byte %d, was never finished nor acknowledged", self.path, at)
             return end
         following = end if found is None else found
-        self.damage.append(CorruptedData(self.path, at, f"no frame can be read up to byte {following}"))
+        self._note_damage(at, f"no frame can be read up to byte {following}")
         return following
+
+    def _note_damage(self, at: int, reason: str) -> None:
+        self.damage.append(CorruptedData(self.path, at, reason))
+        self._tableless = True    # Whoever takes a table would not come across it.
 
     def _find_frame(self, start: int, end: int) -> int | None:
         """Return the first sound frame at or after `start`, by its magic."""
@@ -258,7 +390,7 @@ class JournalIndex:
         starts = (ats + heads - before[firsts])[frame_of] + before
         odd = numpy.add.reduceat(sizes, firsts) != lengths - heads
         for at in ats[odd].tolist():
-            self.damage.append(CorruptedData(self.path, at, "BUG: the slices of a frame do not add up to its length"))
+            self._note_damage(at, "BUG: the slices of a frame do not add up to its length")
 
         entries = numpy.empty(len(rows), ENTRY)
         entries["stamp"], entries["start"] = stamps[frame_of], starts
@@ -272,6 +404,7 @@ class JournalIndex:
         self._scanned = frames[-1][0] + frames[-1][1].length
 
     def _add_entries(self, entries: numpy.ndarray, numbers: numpy.ndarray) -> None:
+        self.kept += len(entries)
         order = numpy.argsort(numbers, kind="stable")
         entries, numbers = entries[order], numbers[order]
         cuts = (numpy.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()

@@ -249,3 +249,17 @@ class TestFileDriverReadElsewhere(TestFileDriver):
         yield reader
         reader.close()
         writer.close()
+
+
+class TestFileDriverWithLongBacklog(TestFileDriverReadElsewhere):
+    """The reader keeps nothing of its index in memory."""
+
+    @pytest.fixture
+    def driver(self, tmp_path):
+        reader = FileDriver(str(tmp_path), SACKS, entries_max=0)
+        writer = FileDriver(str(tmp_path), SACKS, journal_bytes_max=6000)
+        writer.upgrade()
+        reader.write_measures = writer.write_measures
+        yield reader
+        reader.close()
+        writer.close()
