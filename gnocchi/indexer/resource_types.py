@@ -110,6 +110,7 @@ class ResourceTypes(Connections):
         ChangedMeanwhile
             The type is not as it was seen.
         """
+        assert seen.name != GENERIC or not attributes, f"BUG: attributes of {GENERIC}: {attributes}"
         changed = {key: dict(options) for key, options in attributes.items()}
         removed = [key for key in seen.attributes if key not in changed]
         with self.writing() as connection:

@@ -9,6 +9,7 @@ import voluptuous
 
 from gnocchi.exceptions import InvalidInput, UnsupportedChange
 from gnocchi.indexer import ResourceType
+from gnocchi.indexer.resource_types import GENERIC
 from gnocchi.rest import schemas
 from gnocchi.rest.schemas.attributes import attribute_value, number
 
@@ -22,6 +23,9 @@ ATTRIBUTES_MAX = 1000
 #: Operations of one change.
 OPERATIONS_MAX = 2000
 
+#: Doubles are exact for all integers below this; documents hold no much larger ones.
+_EXACT_MAX = 2**53
+
 RESERVED_NAMES = frozenset((
     "id", "type", "metrics", "revision", "revision_start", "revision_end", "started_at", "ended_at", "user_id",
     "project_id", "created_by_user_id", "created_by_project_id", "get_metric", "creator",
@@ -33,9 +37,10 @@ _NAME = re.compile(r"""[A-Za-z0-9][^"\\\x00-\x1f\x7f]*""")
 
 
 def _number_or_null(value):
-    if value is not None:
-        number(value)
-    return value
+    if value is None:
+        return None
+    as_float = number(value)
+    return value if abs(as_float) < _EXACT_MAX else as_float    # what was an integer is shown as one
 
 
 def _length(least: int) -> voluptuous.All:
@@ -149,6 +154,8 @@ def apply_patch(current: ResourceType, operations: list[dict[str, Any]]) -> Type
     except voluptuous.Invalid as e:
         raise InvalidInput(f"Invalid input: {e}") from e
     check_attributes(attributes)
+    if current.name == GENERIC and attributes:
+        raise UnsupportedChange(f"Resource type {GENERIC} cannot have attributes")
     fill = {}
     for name, options in attributes.items():
         if name not in current.attributes or options != current.attributes[name] or fills.get(name):
