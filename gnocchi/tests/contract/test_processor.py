@@ -86,7 +86,7 @@ def test_sacks_are_taken_together(engine, worker, monkeypatch):
     post(engine)
     worker.run_round()
     assert [3, 1] == [len(group) for group in groups[1:]]
-    monkeypatch.setattr(metricd, "MEASURES_PER_SLICE", 10)
+    monkeypatch.setattr(metricd, "MEASURES_PER_COMMIT", 10)
     post(engine, 6)
     worker.run_round()
     assert [1, 1, 1, 1] == [len(group) for group in groups[3:]]
@@ -104,9 +104,9 @@ def test_locks_that_are_dear(engine, worker, coordinator, monkeypatch):
 
 
 @pytest.mark.parametrize(("measures", "groups"), [
-    ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([600_000, 400_000, 1], [0, 1])])
+    ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([150_000, 50_000, 1], [0, 1])])
 def test_choose_group(measures, groups):
-    """The first sack is always taken, others as long as all fit in a slice."""
+    """The first sack is always taken, others as long as all fit in a commit."""
     backlogs = {number: SackBacklog(1, count, 0) for number, count in enumerate(measures)}
     assert groups == metricd._choose_group(list(backlogs), backlogs, 64)
 
