@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 
 # Read by Granian's allocator (jemalloc) when it is loaded.  By itself it keeps the memory of large bodies, 15 MB in
-# a worker, for 10 seconds and then until enough else is asked of it.  0 instead of 200 ms costs large requests 12 to 35 %.
+# a worker, for 10 seconds and then until enough else is asked of it.  0 instead of 200 ms costs large
+# requests 12 to 35 %.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:200,muzzy_decay_ms:0")
 
 import granian  # noqa: E402
