@@ -101,6 +101,8 @@ class FileDriver(IncomingDriver):
         #: Names of journals that are durably gone, of those that checkpoints still have.
         self._deleted: set[str] = set()
         self._damage: set[tuple[str, int]] = set()
+        #: The newest stamp that a look at the journals has come across.
+        self._newest_seen = 0
 
     @property
     def damaged_count(self) -> int:
@@ -196,18 +198,28 @@ class FileDriver(IncomingDriver):
     def _plan(self, sack: int, checkpoint: Checkpoint,
               measures_max: int) -> tuple[list[JournalPart], Checkpoint, bool] | None:
         """Choose the oldest unread slices; return them by journal, the checkpoint after them, whether that is all."""
+        # A journal that is looked at later may show a request that was sent when another one's was answered, but not
+        # that one, of which the other journal told too late.  What is no newer than the look itself has no such gaps.
+        newest = max(time.time_ns(), self._newest_seen)
         listed = self._list_indexes()
-        candidates: list[_Candidate] = []
+        found: list[_Candidate] = []
         complete = True
         for name, index in listed:
-            if _is_enough(candidates, int(name.partition("-")[0]), measures_max):
+            if _is_enough(found, int(name.partition("-")[0]), measures_max):
                 complete = False    # Journals made after all that fits need not be looked at.
                 break
             with contextlib.suppress(FileNotFoundError):    # Deleted just now: committed, all of it.
                 if self._refresh_one(name, index) and len(entries := index.unread(sack, _offset(checkpoint, name))):
-                    candidates.append((name, index, entries))
-        if not candidates:
+                    found.append((name, index, entries))
+        if not found:
             return None
+        # Also when the clock was set back, the next look takes what this one has seen.
+        self._newest_seen = max(self._newest_seen, *(int(entries["stamp"][-1]) for _, _, entries in found))
+        candidates = [(name, index, entries[:numpy.searchsorted(entries["stamp"], newest, side="right")])
+                      for name, index, entries in found if entries["stamp"][0] <= newest]
+        if not candidates:
+            return self._plan(sack, checkpoint, measures_max)
+        complete = complete and self._newest_seen <= newest
         last_stamp, all_taken = _cut_prefix(candidates, measures_max)
         following = {name: offset for name, _ in listed if (offset := _offset(checkpoint, name))}
         self._make_deletions_durable(checkpoint.get("journals", {}).keys() - following.keys())

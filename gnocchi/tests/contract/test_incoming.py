@@ -1,6 +1,7 @@
 """What every incoming driver must do; a driver's class gives only its set-up."""
 
 import threading
+import time
 import uuid
 
 import numpy
@@ -8,6 +9,7 @@ import pytest
 
 from gnocchi.incoming.batch import concat_batches
 from gnocchi.incoming.file import FileDriver
+from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.memory import MemoryDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 
@@ -249,6 +251,45 @@ class TestFileDriverReadElsewhere(TestFileDriver):
         yield reader
         reader.close()
         writer.close()
+
+
+def test_requests_that_follow_on_each_other_while_journals_are_looked_at(tmp_path, monkeypatch):
+    """A request that was sent after another one was answered, by another process, is not read before that one."""
+    reader, first, second = (FileDriver(str(tmp_path), SACKS) for _ in range(3))
+    reader.upgrade()
+    for driver, value in ((first, 0.0), (second, 1.0)):
+        driver.write_measures(make_batch((make_id(0), [(value, value)])))
+    refresh, seen = JournalIndex.refresh, []
+
+    def write_behind(index):
+        refresh(index)
+        seen.append(index.path)
+        if len(seen) == 1:      # the first journal was looked at, the second was not
+            first.write_measures(make_batch((make_id(0), [(2.0, 2.0)])))
+            second.write_measures(make_batch((make_id(0), [(3.0, 3.0)])))
+
+    monkeypatch.setattr(JournalIndex, "refresh", write_behind)
+    read, checkpoint, complete = [], {}, False
+    while not complete:
+        backlog = reader.read_backlog(0, checkpoint, 100)
+        read += backlog.batch.values.tolist()
+        checkpoint, complete = backlog.checkpoint, backlog.complete
+    assert [0.0, 1.0, 2.0, 3.0] == read
+    for driver in (reader, first, second):
+        driver.close()
+
+
+def test_stamps_of_a_clock_that_was_set_back(tmp_path, monkeypatch):
+    """What was posted before is read all the same, and at once."""
+    driver = FileDriver(str(tmp_path), SACKS)
+    driver.upgrade()
+    driver.write_measures(make_batch((make_id(0), [(1, 1.0)])))
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
+    driver.write_measures(make_batch((make_id(0), [(2, 2.0)])))
+    backlog = driver.read_backlog(0, {}, 100)
+    assert [1.0, 2.0] == backlog.batch.values.tolist()
+    driver.close()
 
 
 class TestFileDriverWithLongBacklog(TestFileDriverReadElsewhere):
