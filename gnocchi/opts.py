@@ -115,7 +115,7 @@ API_OPTS: list[cfg.Opt] = [
                help="Largest body of a request, in bytes; a larger one is answered 413."),
     cfg.IntOpt("aggregates_max_points", default=20_000_000, min=1,
                help="Points that one request for aggregates across metrics may read; more are answered 400 before "
-                    "anything is read. Each takes about 40 bytes of memory for a moment."),
+                    "anything is read."),
     cfg.IntOpt("operation_timeout", default=10, min=0,
                deprecated_name="refresh_timeout",
                help="Seconds a request may spend on pending measures (refresh=true) before it is answered 503."),

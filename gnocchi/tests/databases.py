@@ -23,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from gnocchi.indexer import migration
-from gnocchi.indexer.prepared import PreparedSelect
+from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.sqlalchemy import Indexer
 
 #: For whatever has to happen at some time, on a machine that is slow and does other things too.
@@ -294,18 +294,23 @@ class StatementCounter:
     def __enter__(self) -> "StatementCounter":
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
         self._restore.callback(sa.event.remove, self._engine, "before_cursor_execute", self._note)
-        execute = PreparedSelect.execute
-
-        def note(select, connection, dialect, parameters):
-            if dialect is self._engine.dialect:
-                self.statements.append(str(select.statement))
-            return execute(select, connection, dialect, parameters)
-
-        self._restore.enter_context(unittest.mock.patch.object(PreparedSelect, "execute", note))
+        for prepared in (PreparedSelect, PreparedWrite):
+            self._restore.enter_context(unittest.mock.patch.object(prepared, "execute", self._noting(prepared.execute)))
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._restore.close()
+
+    def _noting(self, execute: Callable) -> Callable:
+        """Return what notes a statement that the driver executes itself, and executes it."""
+
+        def note(prepared, connection, *arguments):
+            dialect = getattr(connection, "dialect", None) or arguments[0]
+            if dialect is self._engine.dialect:
+                self.statements.append(str(prepared.statement))
+            return execute(prepared, connection, *arguments)
+
+        return note
 
     def _note(self, connection, cursor, statement, parameters, context, executemany) -> None:
         self.statements.append(statement)
