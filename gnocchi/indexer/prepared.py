@@ -5,7 +5,7 @@ FAST PATH: SQLAlchemy spends 40 to 110 us on each execution, and 10 us on each c
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -104,8 +104,8 @@ class PreparedWrite(_Prepared):
         Of an INSERT: those that each row names.
     """
 
-    def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Execute it for each of `rows`, one at least, in the transaction; return how many it affected.
+    def execute(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Execute it for each of `rows`, not at all for none, in the transaction; return how many it affected.
 
         Raises what SQLAlchemy would.
         """
@@ -113,6 +113,8 @@ class PreparedWrite(_Prepared):
         assert dialect.loaded_dbapi is not None
         text = self._get_text(dialect)
         parameters = [self._encode(text, row) for row in rows]
+        if not parameters:
+            return 0
         cursor = connection.connection.cursor()
         try:
             if len(parameters) == 1:
