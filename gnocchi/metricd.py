@@ -367,7 +367,6 @@ class Master(cotyledon.ServiceManager):
 
     def run(self) -> None:
         # What exists now is shared by all children until somebody writes to it; the collector would.
-        gc.collect()
         gc.freeze()
         super().run()
 

@@ -49,7 +49,6 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
         2 after wrong usage, 0 after --help and --version.
     """
     conf = cfg.ConfigOpts() if conf is None else conf
-    opts.set_defaults()
     opts.register_opts(conf)
     conf.register_cli_opts(list(cli_opts))
     conf(spell_options(sys.argv[1:] if argv is None else argv), project="gnocchi",

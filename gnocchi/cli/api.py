@@ -30,7 +30,7 @@ from granian.constants import Interfaces  # noqa: E402
 from granian.log import LogLevels  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
-from gnocchi import backends, service  # noqa: E402
+from gnocchi import backends, opts, service  # noqa: E402
 from gnocchi.cli import command  # noqa: E402
 from gnocchi.common import allocators  # noqa: E402
 from gnocchi.exceptions import GnocchiError  # noqa: E402
@@ -111,6 +111,7 @@ class Server(granian.Granian):  # type: ignore[misc, valid-type]
 @command
 def api() -> int:
     argv = sys.argv[1:]
+    opts.set_defaults()
     conf = service.prepare_service(argv := [word for word in argv if word != "--"], cli_opts=CLI_OPTS)
     if len(argv) < len(sys.argv) - 1:
         LOG.warning("`--' is not needed and was dropped")
@@ -170,6 +171,7 @@ def load_worker(argv: Sequence[str], host: str, port: int) -> Callable:
     """Return the application; runs in each worker when it starts."""
     end_with_master()
     started = time.monotonic()
+    opts.set_defaults()
     conf = service.prepare_service(argv, cli_opts=CLI_OPTS)
     application = app.load_app(conf)
     # What is there now stays.  A request leaves next to no garbage that only the collector finds, and looking for it

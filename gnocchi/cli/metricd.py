@@ -1,7 +1,11 @@
 """`gnocchi-metricd`: aggregates measures as they come in."""
 
+import gc
 import os
 import signal
+
+# What is loaded stays: to look for garbage among it takes a sixth of the start.
+gc.disable()
 
 # Read by the linear algebra library under numpy when it is loaded; metricd needs none of its threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -12,6 +16,9 @@ from gnocchi import backends, service  # noqa: E402
 from gnocchi import metricd as daemon  # noqa: E402
 from gnocchi.cli import command  # noqa: E402
 from gnocchi.common import allocators  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 CLI_OPTS = [
     cfg.IntOpt("stop-after-processing-metrics", default=0, min=0,

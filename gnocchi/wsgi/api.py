@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from gnocchi import service
+from gnocchi import opts, service
 from gnocchi.rest import app
 
 
@@ -21,6 +21,7 @@ class Application:
         if self._app is None:
             with self._lock:
                 if self._app is None:
+                    opts.set_defaults()
                     self._app = app.load_app(service.prepare_service([]))
         return self._app(environ, start_response)
 
