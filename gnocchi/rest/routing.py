@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pecan.core
@@ -17,6 +17,10 @@ from gnocchi.rest import errors, json
 from gnocchi.rest.request import JSON, Request
 
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+
+#: What Pecan and WebOb put into `environ` that refers to it: unbroken, these cycles would keep the bodies of requests
+#: and replies, by the hundred, until garbage is looked for.
+CYCLES = ("pecan.locals", "pecan.original_exception", "webob._parsed_query_vars")
 
 
 def _memoise_getargspec() -> None:
@@ -138,6 +142,13 @@ class ErrorHook(PecanHook):
 
 class Application(pecan.core.Pecan):
     """Pecan, with the root controller asked at once: the walk over its attributes would end there anyway."""
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
+        try:
+            return super().__call__(environ, start_response)
+        finally:
+            for key in CYCLES:
+                environ.pop(key, None)
 
     def route(self, req: Request, node: Routes, path: str) -> tuple[Any, list[Any]]:
         return node.find(req)
