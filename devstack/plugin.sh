@@ -11,7 +11,7 @@ function gnocchi_service_url {
 function install_gnocchi {
     local extra=mysql
     if is_service_enabled postgresql; then extra=postgresql; fi
-    setup_develop $GNOCCHI_DIR $extra
+    setup_develop $GNOCCHI_DIR $extra,keystone
     pip_install gnocchiclient
 }
 
@@ -23,12 +23,16 @@ function configure_gnocchi {
     iniset $GNOCCHI_CONF storage driver file
     iniset $GNOCCHI_CONF storage file_basepath $GNOCCHI_DATA_DIR
     iniset $GNOCCHI_CONF api auth_mode $GNOCCHI_AUTH_MODE
+    if [[ $GNOCCHI_AUTH_MODE == keystone ]]; then
+        configure_keystone_authtoken_middleware $GNOCCHI_CONF gnocchi
+    fi
     iniset $GNOCCHI_CONF api port $GNOCCHI_SERVICE_PORT
     iniset $GNOCCHI_CONF metricd metric_processing_delay $GNOCCHI_METRICD_PROCESSING_DELAY
 }
 
 function create_gnocchi_accounts {
     if is_service_enabled keystone; then
+        create_service_user gnocchi
         get_or_create_service gnocchi metric "OpenStack Metric Service"
         get_or_create_endpoint metric "$REGION_NAME" "$(gnocchi_service_url)" "$(gnocchi_service_url)" \
             "$(gnocchi_service_url)"

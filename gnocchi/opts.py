@@ -107,7 +107,8 @@ API_OPTS: list[cfg.Opt] = [
                help="Paste file of the API, absolute or looked up beside the configuration files. "
                     "Not found: the packaged one."),
     cfg.StrOpt("auth_mode", default="basic", choices=drivers.list_drivers("gnocchi.rest.auth_helper"),
-               help="Who says who a client is."),
+               help="Who says who a client is: HTTP Basic, whose password is not checked; a token of Keystone; or the "
+                    "web server in front, in REMOTE_USER."),
     cfg.IntOpt("max_limit", default=1000, min=1,
                help="Size of a page of a listing, and the largest a client may ask for."),
     cfg.IntOpt("max_body_size", default=64 << 20, min=1,

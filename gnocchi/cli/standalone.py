@@ -84,8 +84,9 @@ def standalone() -> int:
     host, port = arguments.host or conf.api.host, arguments.port or conf.api.port
     find_address(host, port)
     upgrade_all(conf, SACKS)
-    LOG.info("Gnocchi will be at http://%s:%d, with its data in %s; user `admin', no password",
-             "localhost" if host in ("0.0.0.0", "::") else host, port, data_dir)
+    LOG.info("Gnocchi will be at http://%s:%d, with its data in %s%s",
+             "localhost" if host in ("0.0.0.0", "::") else host, port, data_dir,
+             "; user `admin', no password" if conf.api.auth_mode == "basic" else "")
     return Supervisor({"gnocchi-metricd": argv,
                        "gnocchi-api": [*argv, "--host", str(host), "--port", str(port)]}).run()
 

@@ -5,6 +5,7 @@ import configparser
 import gc
 import io
 import json
+import sys
 import weakref
 
 import pytest
@@ -13,7 +14,7 @@ from oslo_config import cfg
 
 from gnocchi import opts
 from gnocchi.backends import Backends
-from gnocchi.exceptions import BackendUnavailable
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.rest import app as rest_app
@@ -320,3 +321,69 @@ def test_nothing_of_a_request_is_left(make_app, path, method, body, status):
         assert [str(status)] == [line.split()[0] for line in statuses]
     finally:
         gc.enable()
+
+
+#: What needs nobody to answer.
+KEYSTONE = {"auth_type": "password", "auth_url": "http://127.0.0.1:1/v3", "www_authenticate_uri": "http://k/v3",
+            "username": "gnocchi", "password": "p"}
+
+
+@pytest.mark.parametrize("options, expected", [
+    ({}, "[keystone_authtoken] auth_type: is not set"),
+    ({"auth_type": "nonsense"}, "[keystone_authtoken]: The plugin nonsense could not be found"),
+    ({"auth_type": "password"}, "[keystone_authtoken]: Auth plugin requires parameters which were not given: auth_url"),
+    (KEYSTONE | {"interface": "x", "token_cache_time": "soon"}, "[keystone_authtoken]: "),
+    (KEYSTONE | {"memcache_security_strategy": "MAC"}, "[keystone_authtoken]: "),
+])
+def test_keystone_that_is_not_configured_is_told_at_start(make_conf, options, expected):
+    """Not by a 500 to whoever comes first."""
+    with pytest.raises(InvalidConfiguration) as caught:
+        rest_app.load_app(make_conf(api={"auth_mode": "keystone"}, keystone_authtoken=options))
+    assert str(caught.value).startswith(expected)
+
+
+def test_keystone_middleware_that_is_not_installed_is_told_at_start(make_conf, monkeypatch):
+    """With what to install."""
+    monkeypatch.delitem(sys.modules, "gnocchi.rest.keystone", raising=False)
+    monkeypatch.delattr("gnocchi.rest.keystone", raising=False)
+    monkeypatch.setitem(sys.modules, "keystonemiddleware", None)
+    with pytest.raises(InvalidConfiguration, match=r"pip install 'gnocchi\[keystone\]'"):
+        rest_app.load_app(make_conf(api={"auth_mode": "keystone"}, keystone_authtoken=KEYSTONE))
+
+
+def test_keystone_refuses_in_the_client_s_shape(make_app):
+    """In text without an Accept header; and a body that nobody reads is no trouble."""
+    app = make_app(api={"auth_mode": "keystone"}, keystone_authtoken=KEYSTONE | {"delay_auth_decision": "true"})
+    response = send(app, "/v1/archive_policy", "POST", {"Content-Type": "application/json"}, b"{}")
+    assert (401, "text/plain", 'Keystone uri="http://k/v3"') == (
+        response.status_int, response.content_type, response.headers["WWW-Authenticate"])
+    assert 200 == send(app, "/", headers={}).status_int
+
+
+PASTE = """
+[composite:gnocchi+keystone]
+use = egg:Paste#urlmap
+/v1 = v1
+
+[pipeline:v1]
+pipeline = {} app
+
+[filter:token]
+use = egg:keystonemiddleware#auth_token
+oslo_config_project = gnocchi
+oslo_config_file = {}
+
+[app:app]
+paste.app_factory = gnocchi.rest.app:app_factory
+root = gnocchi.rest.api.V1Controller
+"""
+
+
+@pytest.mark.parametrize("token, status", [("", 200), ("token", 401)])
+def test_pipelines_of_deployers(make_app, make_conf, tmp_path, token, status):
+    """The library's filter may stand there, or none: then headers are believed, as `gnocchi-noauth` wants."""
+    paste = tmp_path / "paste.ini"
+    paste.write_text(PASTE.format(token, tmp_path / "gnocchi.conf"))
+    app = make_app(api={"auth_mode": "keystone", "paste_config": str(paste)}, keystone_authtoken=KEYSTONE)
+    headers = JSON | {"X-User-Id": "u", "X-Project-Id": "p", "X-Roles": "admin"}
+    assert status == send(app, "/v1/archive_policy", headers=headers).status_int

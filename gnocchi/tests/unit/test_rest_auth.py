@@ -61,3 +61,36 @@ def test_only_admin_is_administrator(name, roles):
 def test_creator_is_split_at_the_first_colon(creator, halves):
     """So replies show who created something."""
     assert halves == auth.split_creator(creator)
+
+
+def keystone(**headers):
+    return {f"HTTP_{name}": value for name, value in headers.items()}
+
+
+def test_keystone_takes_what_the_filter_says():
+    """The creator is user and project together; blanks and empty roles do not count."""
+    identity = auth.KeystoneAuth().identify(keystone(
+        X_USER_ID="u", X_PROJECT_ID="p", X_DOMAIN_ID=None, X_ROLES="member, reader,,", X_USER_NAME="ann"))
+    assert auth.Identity("u:p", {"user": "u:p", "user_id": "u", "project_id": "p", "roles": ["member", "reader"]}) == (
+        identity)
+
+
+@pytest.mark.parametrize("headers, scope", [
+    ({}, {}), ({"X_PROJECT_ID": ""}, {}), ({"X_DOMAIN_ID": "d"}, {"domain_id": "d"}),
+    ({"OPENSTACK_SYSTEM_SCOPE": "all"}, {"system_scope": "all"}),
+])
+def test_keystone_leaves_out_what_a_token_is_not_for(headers, scope):
+    """So that no rule finds it equal to something."""
+    identity = auth.KeystoneAuth().identify(keystone(X_USER_ID="u", **headers))
+    assert auth.Identity("u:", {"user": "u:", "user_id": "u", "roles": [], **scope}) == identity
+
+
+@pytest.mark.parametrize("environ", [
+    {}, keystone(X_USER_ID="", X_PROJECT_ID="p"), keystone(X_USER_ID=None), keystone(X_USER_ID=" "),
+    keystone(X_USER_ID="a\nb"), keystone(X_USER_ID="u", X_PROJECT_ID="p" * 254), keystone(X_USER_ID="\xff"),
+    keystone(X_USER_ID="u", X_ROLES="\x00"), {"X_USER_ID": "u"}, basic("admin")])
+def test_keystone_refuses_what_names_nobody(environ):
+    """Where the filter was taken out of the pipeline, these come from the client."""
+    with pytest.raises(errors.RequestError) as caught:
+        auth.KeystoneAuth().identify(environ)
+    assert caught.value.status == 401
