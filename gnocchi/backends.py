@@ -13,6 +13,7 @@ from gnocchi.common.drivers import driver_arguments, load_driver
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, Indexer
+from gnocchi.processing.life_cycle import Activity, LifeSpans
 from gnocchi.processing.locks import Coordinator
 from gnocchi.storage.drivers import StorageDriver
 from gnocchi.storage.store import Store
@@ -72,6 +73,11 @@ class Backends:
     def coordinator(self) -> Coordinator:
         return self._get("coordinator", self._open_coordinator)
 
+    @property
+    def activity(self) -> Activity:
+        """Where to note that metrics get measures."""
+        return self._get("activity", lambda: Activity(read_life_spans(self.conf)))
+
     def _open_incoming(self) -> IncomingDriver:
         sacks = self.indexer.count_sacks()
         if not sacks:
@@ -82,6 +88,11 @@ class Backends:
         coordinator = Coordinator(get_coordination_url(self.conf), self.member_id)
         coordinator.start()
         return coordinator
+
+
+def read_life_spans(conf: cfg.ConfigOpts) -> LifeSpans:
+    """Return when metrics are inactive and ended resources go."""
+    return LifeSpans(conf.metricd.metric_inactive_after, conf.metricd.resource_cleanup_after)
 
 
 def open_storage(conf: cfg.ConfigOpts) -> StorageDriver:

@@ -23,7 +23,7 @@ from cotyledon import oslo_config_glue
 from cotyledon.types import ServiceId, WorkerId
 from oslo_config import cfg
 
-from gnocchi.backends import HOST_CACHE_BYTES, Backends
+from gnocchi.backends import HOST_CACHE_BYTES, Backends, read_life_spans
 from gnocchi.exceptions import BackendUnavailable, CommitLost
 from gnocchi.incoming import SackBacklog
 from gnocchi.processing.aggregate import Processed, process_sacks
@@ -220,7 +220,8 @@ class Processor(Job):
         started = time.monotonic()
         backends = self._backends
         try:
-            outcomes = process_sacks(numbers, backends.incoming, backends.indexer, backends.store)
+            outcomes = process_sacks(numbers, backends.incoming, backends.indexer, backends.store,
+                                     note=backends.activity.note)
         except BackendUnavailable:
             raise
         except Exception:
@@ -296,7 +297,8 @@ class JanitorJob(Job):
         if self._janitor is None:
             backends = self._backends
             self._janitor = Janitor(backends.incoming, backends.indexer, backends.store, backends.coordinator,
-                                    self._conf.metricd.cleanup_batch_size, self._stop.is_set, self._statistics)
+                                    self._conf.metricd.cleanup_batch_size, self._stop.is_set, self._statistics,
+                                    read_life_spans(self._conf), self.delay_s)
         with self._working:
             done = self._janitor.clean_up()
         self.errors += done.errors

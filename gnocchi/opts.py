@@ -97,9 +97,11 @@ METRICD_OPTS: list[cfg.Opt] = [
                help="Deleted metrics removed at most in one round of the janitor."),
     cfg.IntOpt("metric_inactive_after", default=0,
                help="Seconds without measures after which a metric counts as inactive. Once all metrics of a "
-                    "resource are, its ended_at is set. 0: never."),
+                    "resource are, its ended_at is set; a later measure takes it away again. 0: never. Set it alike "
+                    "for metricd and the API."),
     cfg.IntOpt("resource_cleanup_after", default=0,
-               help="Delete resources, with their data, this many seconds after their ended_at. 0: never."),
+               help="Delete resources, with their data, this many seconds after their ended_at. A later measure takes "
+                    "that away before. 0: never. Set it alike for metricd and the API."),
 ]
 
 API_OPTS: list[cfg.Opt] = [

@@ -138,6 +138,9 @@ def create_metrics():
         **TABLE_OPTIONS)
     op.create_index("ix_metric_status", "metric", ["status", "id"], sqlite_where=sa.text("status = 'delete'"),
                     postgresql_where=sa.text("status = 'delete'"))
+    op.create_index("ix_metric_needs_raw_data_truncation", "metric", ["needs_raw_data_truncation", "id"],
+                    sqlite_where=sa.text("needs_raw_data_truncation = 1"),
+                    postgresql_where=sa.text("needs_raw_data_truncation"))
     for column in ("archive_policy_id", "creator", "name"):
         op.create_index(f"ix_metric_{column}", "metric", [column, "id"])
 

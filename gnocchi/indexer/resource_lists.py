@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from gnocchi.indexer import CURRENT_REVISION, Resource, ResourceType, pagination
 from gnocchi.indexer.filters import Compiler, Field, Filter, Kind, all_of, creator_fields, lifespan_field
 from gnocchi.indexer.metrics import chunks
-from gnocchi.indexer.models import DELETE, metric, resource, resource_history
+from gnocchi.indexer.models import resource, resource_history
 from gnocchi.indexer.resource_attributes import attribute_column
-from gnocchi.indexer.resource_metrics import ResourceMetrics
 from gnocchi.indexer.resource_types import GENERIC, SELECT_TYPES, check_active, get_type, resource_type
-from gnocchi.indexer.resources import REVISED, decode_resource
+from gnocchi.indexer.resources import REVISED, Resources, decode_resource
 from gnocchi.indexer.transactions import retried
 from gnocchi.indexer.types import TIMESTAMP
 
@@ -41,7 +40,7 @@ def filter_kinds(type: ResourceType, history: bool = False) -> dict[str, Kind]:
     return kinds | {name: Kind(options["type"]) for name, options in type.attributes.items()}
 
 
-class ResourceLists(ResourceMetrics):
+class ResourceLists(Resources):
 
     @retried
     def list_resources(self, type: str | ResourceType = GENERIC, *, limit: int | None = None,
@@ -97,10 +96,7 @@ class ResourceLists(ResourceMetrics):
             found_type = get_type(connection, type) if isinstance(type, str) else type
             query = ResourceQuery(found_type, self.dialect, False, (), None, None)
             ids = connection.execute(query.lock_ids(filter)).scalars().all()
-            for part in chunks(ids):
-                connection.execute(sa.update(metric).where(self.in_ids(metric.c.resource_id))
-                                   .values(status=DELETE, resource_id=None), {"ids": part})
-                connection.execute(sa.delete(resource).where(self.in_ids(resource.c.id)), {"ids": part})
+            self._delete_resources(connection, ids)
         return len(ids)
 
     def _list_attributes(self, connection: sa.Connection, known: ResourceType,

@@ -2,7 +2,7 @@
 
 import datetime
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from sqlalchemy import exc
 from gnocchi import exceptions
 from gnocchi.indexer import Metric, Resource, ResourceType
 from gnocchi.indexer.checks import check_text
-from gnocchi.indexer.metrics import IS_ACTIVE, RESOURCE_EXISTS, utcnow
+from gnocchi.indexer.metrics import IS_ACTIVE, RESOURCE_EXISTS, chunks, utcnow
 from gnocchi.indexer.models import (
     DELETE,
     ORIGINAL_RESOURCE_ID_LENGTH,
@@ -42,10 +42,7 @@ CHANGEABLE = ("user_id", "project_id", "started_at", "ended_at")
 #: What decides about the rights to a resource.
 OWNERS = ("type", "creator", "user_id", "project_id")
 
-ARCHIVE_REVISION = sa.insert(resource_history).from_select(
-    [*REVISED, "revision_end"],
-    sa.select(*[resource.c[name] for name in REVISED], sa.bindparam("revision_end", type_=TIMESTAMP))
-    .where(resource.c.id == sa.bindparam("id")))
+_STATE_TO_KEEP = sa.select(*[resource.c[name] for name in REVISED], sa.bindparam("revision_end", type_=TIMESTAMP))
 
 #: Revisions of one resource begin at different times, however fast they follow each other.
 TICK = datetime.timedelta(microseconds=1)
@@ -171,9 +168,7 @@ class Resources(ResourceMetrics):
         """
         with self.writing() as connection:
             self._lock_resource(connection, type, id, seen, same_revision)
-            connection.execute(sa.update(metric).where(metric.c.resource_id == id)
-                               .values(status=DELETE, resource_id=None))
-            connection.execute(sa.delete(resource).where(resource.c.id == id))
+            self._delete_resources(connection, [id])
 
     @retried
     def list_resource_metrics(self, id: uuid.UUID) -> list[Metric]:
@@ -220,8 +215,7 @@ class Resources(ResourceMetrics):
                 raise exceptions.ChangedMeanwhile(f"Resource {id}")
         return row
 
-    @staticmethod
-    def _add_revision(connection: sa.Connection, row: Any, changes: dict[str, Any]) -> None:
+    def _add_revision(self, connection: sa.Connection, row: Any, changes: dict[str, Any]) -> None:
         """Keep the state of a locked resource as a revision, and change it."""
         started_at = changes.get("started_at", row.started_at)
         ended_at = changes.get("ended_at", row.ended_at)
@@ -229,9 +223,30 @@ class Resources(ResourceMetrics):
             name = "ended_at" if "ended_at" in changes else "started_at"
             raise exceptions.InvalidResource(
                 f"Value {changes[name].isoformat()}+00:00 for attribute {name} on resource type {row.type} is invalid")
-        now = max(utcnow(), row.revision_start + TICK)
-        connection.execute(ARCHIVE_REVISION, {"id": row.id, "revision_end": now})
-        connection.execute(sa.update(resource).where(resource.c.id == row.id), {**changes, "revision_start": now})
+        self._revise_resources(connection, [row], changes)
+
+    def _revise_resources(self, connection: sa.Connection, rows: Iterable[Any], changes: Mapping[str, Any]) -> None:
+        """Keep the states of some locked resources as revisions, and change all alike."""
+        now = utcnow()
+        by_time: dict[datetime.datetime, list[uuid.UUID]] = {}
+        for row in rows:
+            # The clock of whoever changed one before may be ahead of ours.
+            by_time.setdefault(max(now, row.revision_start + TICK), []).append(row.id)
+        named = self.in_ids(resource.c.id)
+        for time, ids in by_time.items():
+            for part in chunks(ids):
+                state = _STATE_TO_KEEP.where(named).order_by(resource.c.id)
+                connection.execute(sa.insert(resource_history).from_select([*REVISED, "revision_end"], state),
+                                   {"ids": part, "revision_end": time})
+                connection.execute(sa.update(resource).where(named).values(**changes, revision_start=time),
+                                   {"ids": part})
+
+    def _delete_resources(self, connection: sa.Connection, ids: Sequence[uuid.UUID]) -> None:
+        """Delete locked resources and their history; their metrics are marked as deleted."""
+        for part in chunks(ids):
+            connection.execute(sa.update(metric).where(self.in_ids(metric.c.resource_id))
+                               .values(status=DELETE, resource_id=None), {"ids": part})
+            connection.execute(sa.delete(resource).where(self.in_ids(resource.c.id)), {"ids": part})
 
     @staticmethod
     def _get_resource(connection: sa.Connection, type: str, id: uuid.UUID) -> Resource:

@@ -6,11 +6,12 @@ from oslo_config import cfg
 
 from gnocchi.indexer.archive_policies import GET_POLICY_FAST, ArchivePolicies
 from gnocchi.indexer.commits import Commits
+from gnocchi.indexer.life_cycle import LifeCycle
 from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics
 from gnocchi.indexer.packs import LOWS, Packs, prepare_get_catalogue
 from gnocchi.indexer.resource_lists import ResourceLists
 from gnocchi.indexer.resource_types import ResourceTypes
-from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS, Resources
+from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS
 from gnocchi.indexer.statistics import Statistics
 
 #: Options of section [indexer].
@@ -36,7 +37,7 @@ DATABASE_OPTS = [
 ]
 
 
-class Indexer(ArchivePolicies, Commits, Metrics, Packs, ResourceLists, Resources, ResourceTypes, Statistics):
+class Indexer(ArchivePolicies, Commits, LifeCycle, Metrics, Packs, ResourceLists, ResourceTypes, Statistics):
     """See `Connections` for how it is made; its methods are grouped by noun in one module each.
 
     May be made while the database is away.  Threads share one; a child process calls `after_fork`.

@@ -12,7 +12,7 @@ cannot be read or processed gets its measures parked (gnocchi.processing.parking
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -86,20 +86,25 @@ class _Draft:
                       share.number, share.pack.id, share.policy.name, reason, exc_info=reason.__cause__)
 
 
+#: Told of measures before they are committed: `life_cycle.Activity.note`.
+Note = Callable[[Sequence[Share], Indexer], None]
+
+
 def process_sack(number: int, incoming: IncomingDriver, indexer: Indexer, store: Store,
-                 measures_max: int = MEASURES_PER_SLICE) -> Processed:
+                 measures_max: int = MEASURES_PER_SLICE, note: Note | None = None) -> Processed:
     """Turn the next slice of one sack's backlog into stored aggregates, as `process_sacks` does.
 
     Raises CommitLost, BackendUnavailable: then nothing of the slice became visible.
     """
-    outcome = process_sacks([number], incoming, indexer, store, measures_max)[number]
+    outcome = process_sacks([number], incoming, indexer, store, measures_max, note)[number]
     if isinstance(outcome, CommitLost):
         raise outcome
     return outcome
 
 
 def process_sacks(numbers: Sequence[int], incoming: IncomingDriver, indexer: Indexer, store: Store,
-                  measures_max: int = MEASURES_PER_SLICE) -> dict[int, Processed | CommitLost]:
+                  measures_max: int = MEASURES_PER_SLICE,
+                  note: Note | None = None) -> dict[int, Processed | CommitLost]:
     """Turn the next slice of the backlog of each of some sacks into stored aggregates.
 
     To be called under the sacks' locks; whoever lost one unknowingly loses that sack's commit instead of
@@ -122,6 +127,8 @@ def process_sacks(numbers: Sequence[int], incoming: IncomingDriver, indexer: Ind
         if measures:
             drafts[number].refused[METRIC_GONE] += measures
     _plan(routed.shares, drafts, indexer, store)
+    if note is not None:
+        note(routed.shares, indexer)
     lost = _commit(drafts.values(), indexer, store)
     for number, draft in drafts.items():
         sack, backlog = draft.contents.sack, draft.backlog

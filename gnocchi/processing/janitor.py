@@ -1,5 +1,6 @@
-"""Clean-up: parked measures are tried again, deleted metrics leave storage, blocks are merged, objects that no row
-names go, read backlog is freed.
+"""Clean-up: parked measures are tried again; deleted metrics leave storage, and so do raw measures that a smaller back
+window has no use for; silent resources end, and ended ones go; blocks are merged, objects that no row names go, read
+backlog is freed.
 
 The janitor joins no ring.  It takes each sack's lock without waiting: a busy sack has its turn in the
 next round.
@@ -21,12 +22,14 @@ from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer import MetricPolicy
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing.aggregate import expunge_sack
+from gnocchi.processing.life_cycle import NEVER, LifeSpans, end_inactive_resources, expire_resources
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.merge import list_idle_sacks, merge_sack
 from gnocchi.processing.orphans import collect_old_orphans, collect_orphans
 from gnocchi.processing.parking import Unprocessable, utcnow
 from gnocchi.processing.replay import is_due, replay_pack
 from gnocchi.processing.statistics import FORGET_S, JANITOR, Statistics
+from gnocchi.processing.truncate import truncate_sack
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -62,6 +65,8 @@ class CleanedUp(NamedTuple):
 
 #: Names of the counters that make up a CleanedUp, in its order.
 EXPUNGED, MERGED, DELETED, ERRORS = "expunged metrics", "merged blocks", "deleted objects", "errors"
+#: Names of the others.
+TRUNCATED, ENDED, EXPIRED = "truncated metrics", "ended resources", "expired resources"
 
 
 class Janitor:
@@ -75,17 +80,25 @@ class Janitor:
         Asked between two pieces of work.
     statistics : Statistics, optional
         Where it is counted what is done.
+    spans : LifeSpans
+        When resources end and go by themselves.
+    delay_s : float
+        From one round to the next.
     """
 
     def __init__(self, incoming: IncomingDriver, indexer: Indexer, store: Store, coordinator: Coordinator,
-                 metrics_max: int, stopped: Callable[[], bool], statistics: Statistics | None = None) -> None:
+                 metrics_max: int, stopped: Callable[[], bool], statistics: Statistics | None = None,
+                 spans: LifeSpans = NEVER, delay_s: float = 0) -> None:
         self._incoming = incoming
         self._indexer = indexer
         self._store = store
         self._coordinator = coordinator
         self._metrics_max = metrics_max
         self._stopped = stopped
+        self._spans = spans
+        self._delay_s = delay_s
         self._after: uuid.UUID | None = None
+        self._truncated_after: uuid.UUID | None = None
         self._round = 0
         self._statistics = statistics or Statistics(JANITOR, "", 0.0)
         self.counters = self._statistics.counters
@@ -103,6 +116,8 @@ class Janitor:
         before = self.counters.copy()
         self._retry_parked()
         self._expunge_metrics()
+        self._truncate_metrics()
+        self._end_resources()
         sacks = self._indexer.list_sacks()
         self._merge_blocks(sacks)
         self._delete_garbage()
@@ -159,31 +174,59 @@ class Janitor:
                       pack_id, number, e, exc_info=e.__cause__)
 
     def _expunge_metrics(self) -> None:
-        sacks = self._indexer.count_sacks()
         deleted = self._indexer.list_deleted_metrics(self._metrics_max, self._after)
         # On from there in the next round: some that cannot be expunged do not hold up the others.
         self._after = deleted[-1].id if len(deleted) == self._metrics_max else None
-        numbers = metric_ids.sack_numbers(metric_ids.pack_ids(metric.id for metric in deleted), sacks)
+        self._work_on_metrics(deleted, "expunge", self._expunge_sack)
+
+    def _work_on_metrics(self, metrics: Sequence[MetricPolicy], purpose: str,
+                         work: Callable[[int, Sequence[MetricPolicy]], None]) -> None:
+        """Do something to metrics, sack by sack."""
+        if not metrics:
+            return
+        sacks = self._indexer.count_sacks()
+        numbers = metric_ids.sack_numbers(metric_ids.pack_ids(metric.id for metric in metrics), sacks)
         by_sack: dict[int, list[MetricPolicy]] = {}
-        for metric, number in zip(deleted, numbers.tolist(), strict=True):
+        for metric, number in zip(metrics, numbers.tolist(), strict=True):
             by_sack.setdefault(number, []).append(metric)
-        for number, metrics in by_sack.items():
+        for number, those in by_sack.items():
             if self._stopped():
                 break
-            self._work_on(number, sacks, f"expunge {len(metrics)} metrics",
-                          functools.partial(self._expunge_sack, number, metrics))
+            self._work_on(number, sacks, f"{purpose} {len(those)} metrics", functools.partial(work, number, those))
 
     def _expunge_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> None:
-        ids_by_policy: dict[uuid.UUID, list[uuid.UUID]] = {}
-        for metric in metrics:
-            ids_by_policy.setdefault(metric.policy_id, []).append(metric.id)
-        packed: dict[uuid.UUID, numpy.ndarray] = {
-            policy: metric_ids.pack_ids(ids) for policy, ids in ids_by_policy.items()}
-        touched, kept = expunge_sack(number, packed, self._indexer, self._store)
+        touched, kept = expunge_sack(number, _pack_by_policy(metrics), self._indexer, self._store)
         self._suspects.setdefault(number, set()).update(touched)
         gone = {metric.id for metric in metrics} - set(metric_ids.unpack_ids(kept))
         self._indexer.expunge_metrics(sorted(gone))
         self.counters[EXPUNGED] += len(gone)
+
+    def _truncate_metrics(self) -> None:
+        found = self._indexer.list_metrics_to_truncate(self._metrics_max, self._truncated_after)
+        self._truncated_after = found[-1].id if len(found) == self._metrics_max else None
+        self._work_on_metrics(found, "truncate", self._truncate_sack)
+
+    def _truncate_sack(self, number: int, metrics: Sequence[MetricPolicy]) -> None:
+        done = truncate_sack(number, _pack_by_policy(metrics), self._indexer, self._store)
+        for policy_id, (back_window, ids) in done.items():
+            self._indexer.clear_truncation(policy_id, back_window, metric_ids.unpack_ids(ids))
+            self.counters[TRUNCATED] += len(ids)
+
+    def _end_resources(self) -> None:
+        """End and delete resources whose time has come, unless another janitor is at it."""
+        spans = self._spans
+        if spans.inactive_after_s > 0:
+            with self._coordinator.try_lock(lock_name("resource_ended_at_normalization_lock")) as held:
+                ended = held and end_inactive_resources(self._indexer, spans, self._delay_s, self._stopped)
+            if ended:
+                self.counters[ENDED] += ended
+                LOG.info("%d resources ended, whose metrics got no measures", ended)
+        if spans.cleanup_after_s > 0:
+            with self._coordinator.try_lock(lock_name("auto_clean_expired_resources_lock")) as held:
+                expired = held and expire_resources(self._indexer, spans, self._stopped)
+            if expired:
+                self.counters[EXPIRED] += expired
+                LOG.info("Deleted %d resources that ended over %d seconds ago", expired, spans.cleanup_after_s)
 
     def _merge_blocks(self, sacks: Sequence[Sack]) -> None:
         # From a place of its own on, so that the janitors of several hosts do not follow each other.
@@ -251,3 +294,10 @@ class Janitor:
     def _collect_orphans_of(self, number: int) -> None:
         self.counters[DELETED] += collect_orphans(number, self._indexer, self._store, ORPHAN_GRACE_S,
                                                   self._unnamed.setdefault(number, {}))
+
+
+def _pack_by_policy(metrics: Sequence[MetricPolicy]) -> dict[uuid.UUID, numpy.ndarray]:
+    ids: dict[uuid.UUID, list[uuid.UUID]] = {}
+    for metric in metrics:
+        ids.setdefault(metric.policy_id, []).append(metric.id)
+    return {policy_id: metric_ids.pack_ids(of_policy) for policy_id, of_policy in ids.items()}

@@ -34,7 +34,8 @@ def refresh_metrics(request: Request, metrics: Sequence[Metric]) -> None:
     try:
         with services.turns.refreshing(services.conf.api.operation_timeout) as timeout_s:
             refresh_sacks(sacks.tolist(), services.incoming, services.indexer, services.store,
-                          lambda: services.coordinator, timeout_s, services.count_processed)
+                          lambda: services.coordinator, timeout_s, services.count_processed,
+                          services.backends.activity.note)
     except SackLocked as e:
         metric = next(metric for metric, sack in zip(metrics, sacks.tolist(), strict=True)
                       if e.sack == sack_name(sack, count))

@@ -10,6 +10,7 @@ from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import SackBacklog
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.processing.aggregate import process_sacks
+from gnocchi.processing.life_cycle import NEVER, Activity
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
@@ -48,7 +49,8 @@ def worker(engine, coordinator):
     worker = metricd.Processor(0, types.SimpleNamespace(metricd=types.SimpleNamespace(
         metric_processing_delay=0.0, greedy=False, processing_replicas=3)))
     worker._backends = types.SimpleNamespace(
-        incoming=engine.incoming, indexer=engine.indexer, store=engine.store, coordinator=coordinator)
+        incoming=engine.incoming, indexer=engine.indexer, store=engine.store, coordinator=coordinator,
+        activity=Activity(NEVER))
     yield worker
     worker.leave()
 
@@ -67,10 +69,10 @@ def note_groups(monkeypatch, act=lambda numbers: None, **arguments):
     """Return a list that will hold the sacks of each call of `process_sacks`; `act` comes before it."""
     groups = []
 
-    def process(numbers, *backends):
+    def process(numbers, *backends, note):
         groups.append(sorted(numbers))
         act(numbers)
-        return process_sacks(numbers, *backends, **arguments)
+        return process_sacks(numbers, *backends, note=note, **arguments)
 
     monkeypatch.setattr(metricd, "process_sacks", process)
     return groups

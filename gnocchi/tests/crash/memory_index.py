@@ -56,6 +56,10 @@ class MemoryIndex:
         for i in ids:
             self._deleted.pop(i, None)
 
+    @staticmethod
+    def list_metrics_to_truncate(limit: int, after: uuid.UUID | None = None) -> list[MetricPolicy]:
+        return []       # policies never change
+
     # Sacks, packs, blocks
 
     def count_sacks(self) -> int:

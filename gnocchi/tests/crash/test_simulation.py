@@ -27,6 +27,7 @@ from gnocchi.incoming import memory as memory_incoming
 from gnocchi.indexer import packs as indexer_packs
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing import janitor, orphans, schedule, statistics
+from gnocchi.processing.life_cycle import NEVER, Activity
 from gnocchi.storage import merge
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
@@ -104,7 +105,7 @@ class Life:
         wrap = self.simulation.wrap
         return types.SimpleNamespace(
             incoming=wrap(self._incoming), indexer=wrap(self._index), store=Store(wrap(self._driver), 1 << 20),
-            coordinator=SimulatedCoordinator(self._service, task))
+            coordinator=SimulatedCoordinator(self._service, task), activity=Activity(NEVER))
 
     def _work(self, task: Task) -> None:
         worker = metricd.Processor(0, self._conf)

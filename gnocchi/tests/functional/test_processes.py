@@ -1,6 +1,7 @@
 """metricd and the API as processes: titles, signals, deaths, back ends that come and go."""
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -10,10 +11,14 @@ import socket
 import time
 import urllib.error
 import urllib.request
+import uuid
 
+import numpy
 import pytest
 
-from gnocchi import service
+from gnocchi import metric_ids, service
+from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.indexer import MetricDefinition
 from gnocchi.processing.members import list_processors
 from gnocchi.processing.statistics import FORGET_S, list_living
 from gnocchi.tests.coordination import redis_server  # noqa: F401
@@ -206,6 +211,53 @@ def test_janitor_expunges_deleted_metrics(upgraded):
     wait_until(lambda: not upgraded.backends.indexer.list_deleted_metrics(10), lambda: metricd.output)
     metricd.wait_for("Expunged [123] metrics")
     assert 5 == len(upgraded.backends.indexer.list_metrics())
+
+
+def test_resources_end_and_come_back(upgraded):
+    """A resource ends when its metrics fall silent, and goes on with new measures, also with `refresh=true`."""
+    upgraded.configure({"metricd": {"metric_cleanup_delay": 1, "metric_inactive_after": 2, "workers": 1}})
+    indexer = upgraded.backends.indexer
+    ids = [uuid.uuid4(), uuid.uuid4()]
+    resources = [indexer.create_resource("generic", uuid.uuid4(), "admin", metrics={"m": MetricDefinition(id, "low")})
+                 for id in ids]
+    metricd = upgraded.start("gnocchi-metricd")
+
+    def count_revisions(resource):
+        return len(indexer.list_resources(history=True, id=resource.id))
+
+    for resource in resources:
+        wait_until(lambda id=resource.id: indexer.get_resource("generic", id).ended_at, lambda: metricd.output)
+    metricd.wait_for("resources ended, whose metrics got no measures")
+    post_now(upgraded, ids[0])
+    wait_until(lambda: count_revisions(resources[0]) >= 3, lambda: metricd.output)
+    assert 0 == metricd.stop()
+    api = upgraded.start("gnocchi-api")
+    api.wait_for(READY)
+    post_now(upgraded, ids[1])
+    request = urllib.request.Request(f"http://127.0.0.1:{upgraded.port}/v1/metric/{ids[1]}/measures?refresh=true",
+                                     headers={"Authorization": "basic YWRtaW46"})
+    assert 200 == get(request)
+    assert indexer.get_resource("generic", resources[1].id).ended_at is None
+
+
+def post_now(deployment, id):
+    deployment.backends.incoming.write_measures(MeasureBatch(
+        metric_ids.pack_ids([id]), numpy.ones(1, numpy.int64),
+        numpy.array([numpy.datetime64(time.time_ns(), "ns")]), numpy.ones(1)))
+
+
+def test_ended_resources_are_deleted(upgraded):
+    """Long enough after its end a resource goes, with its metrics; one that has not ended stays."""
+    upgraded.configure({"metricd": {"metric_cleanup_delay": 1, "resource_cleanup_after": 3600, "workers": 1}})
+    indexer = upgraded.backends.indexer
+    metrics = {"m": MetricDefinition(uuid.uuid4(), "low")}
+    ended_at = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=2)
+    indexer.create_resource("generic", uuid.uuid4(), "admin", started_at=ended_at, ended_at=ended_at, metrics=metrics)
+    kept = indexer.create_resource("generic", uuid.uuid4(), "admin", started_at=ended_at)
+    metricd = upgraded.start("gnocchi-metricd")
+    wait_until(lambda: [kept] == indexer.list_resources(), lambda: metricd.output)
+    wait_until(lambda: not indexer.list_deleted_metrics(10), lambda: metricd.output)
+    assert [] == indexer.list_metrics()
 
 
 def test_metricd_tells_systemd_that_it_is_ready(upgraded):
