@@ -36,6 +36,9 @@ BUSY_TIMEOUT_S = 10
 TRIES_MAX = 8
 PAUSE_S_MAX = 0.8
 
+#: Connections that are kept for `fetch`, on SQLite: as many as threads that seldom read at the same moment.
+READERS_MAX = 5
+
 #: Schemes of URLs that deployments use -> the driver we use.
 DRIVERS = {
     "sqlite": "sqlite",
@@ -157,6 +160,8 @@ class Connections:
                         if self.dialect == "postgresql" else self.engine)
         self._writer = self.engine.execution_options(writing=True)
         self._queue = threading.Lock()
+        #: SQLite's connections of `fetch` that are not in use.
+        self._readers: list[Any] = []
 
     def __str__(self) -> str:
         return f"{type(self).__name__}: {self.describe_url()}"
@@ -180,15 +185,40 @@ class Connections:
 
     def fetch(self, select: PreparedSelect, parameters: Mapping[str, Any]) -> list[list[Any]]:
         """Return the rows of one statement, as it does within `reading()`.  Raises BackendUnavailable."""
+        # Where the driver reports an error, SQLAlchemy, which is asked again, knows what it means for the connection.
+        if self.dialect == "sqlite":
+            with contextlib.suppress(sqlite3.Error):
+                return self._fetch_from_file(select, parameters)
         # PostgreSQL would need two more round trips for the transaction that its driver begins.
-        if self.dialect != "postgresql":
+        elif self.dialect != "postgresql":
             assert self.engine.dialect.loaded_dbapi is not None
-            # Else SQLAlchemy knows what an error means for the connection.
             with (self._translated(), contextlib.suppress(self.engine.dialect.loaded_dbapi.Error),
                   contextlib.closing(self.engine.raw_connection()) as raw):
                 return select.execute(raw, self.engine.dialect, parameters)
         with self.reading() as connection:
             return select.fetch(connection, parameters)
+
+    def _fetch_from_file(self, select: PreparedSelect, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        """FAST PATH: the pool takes as long as SQLite, 25 us, and three times that with cold caches.
+
+        Raises sqlite3.Error, BackendUnavailable.
+        """
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            with self._translated():
+                pooled = self.engine.raw_connection()
+                pooled.detach()
+            connection = pooled.dbapi_connection
+        rows = None
+        try:
+            rows = select.execute(connection, self.engine.dialect, parameters)
+        finally:
+            if rows is not None and len(self._readers) < READERS_MAX:
+                self._readers.append(connection)
+            else:
+                connection.close()
+        return rows
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -210,11 +240,14 @@ class Connections:
     def after_fork(self) -> None:
         """Forget the parent's connections; to be called in a child before anything else."""
         self.engine.dispose(close=False)
+        self._readers = []
         self._queue = threading.Lock()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
         self.engine.dispose()
+        while self._readers:
+            self._readers.pop().close()
 
     def in_ids(self, column: sa.ColumnElement[Any], name: str = "ids") -> sa.ColumnElement[bool]:
         """Return the condition that a column is one of the list bound to `name`.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy
 
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.carbonara import grouping, window
+from gnocchi.carbonara import grouping, single
 from gnocchi.carbonara.series import Buckets, Column
 from gnocchi.catalogue import Block, Pack
 from gnocchi.exceptions import AggregationDoesNotExist, BackendUnavailable, GranularityDoesNotExist, ObjectNotFound
@@ -125,54 +125,37 @@ class _MetricReader:
         self._store = store
         self._blocks = blocks
         self._id = metric.id.bytes
-        self._policy = policy.window_policy
-        self._timespans = dict(self._policy.items)
-        self._state = store.read_window(pack, self._id)
+        self._timespans = dict(policy.window_policy.items)
+        self._series = store.read_window(pack, self._id)
 
     def read(self, granularity: numpy.timedelta64, method: str, fetched: Window) -> MeasuresAtGranularity:
         """Return the visible aggregates of one granularity: sealed ones from blocks, open ones from the raw window."""
-        if self._state is None:
+        if self._series is None:
             return _empty(granularity, None)
-        oldest = self._oldest_visible(granularity)
-        first = oldest if fetched.start is None else _latest(oldest, _ns(_floor(fetched.start, granularity)))
-        stop = None if fetched.stop is None else _ns(fetched.stop)
+        oldest = single.oldest_visible(self._series, granularity, self._timespans[granularity])
         span = grouping.span_ns(granularity)
+        first = oldest if fetched.start is None else max(oldest, single.floor(_ns(fetched.start), span))
+        stop = None if fetched.stop is None else _ns(fetched.stop)
         parts = [self._store.read_rows(block, self._id, method) for block in self._blocks
-                 if block.granularity == span and (first is None or block.last >= first)
-                 and (stop is None or block.first < stop)]
-        open_ = window.open_buckets(self._state, granularity, (method,), self._policy)
-        column = open_.columns[method]
-        held = slice(None) if column.present is None else column.present
-        parts.append((open_.timestamps[held], column.values[held]))
-        times = numpy.concatenate([times for times, _ in parts])
-        values = numpy.concatenate([values for _, values in parts])
-        return MeasuresAtGranularity(granularity, *_cut(times, values, first, stop))
-
-    def _oldest_visible(self, granularity: numpy.timedelta64) -> int | None:
-        """Return the first instant (ns) that retention leaves: later than newest bucket - timespan."""
-        timespan = self._timespans[granularity]
-        assert self._state is not None
-        newest = self._state.newest[0]
-        if timespan is None or numpy.isnat(newest):
-            return None
-        newest_ns, span = int(newest.view(numpy.int64)), grouping.span_ns(granularity)
-        return max(newest_ns - newest_ns % span - grouping.span_ns(timespan) + 1, numpy.iinfo(numpy.int64).min)
+                 if block.granularity == span and block.last >= first and (stop is None or block.first < stop)]
+        parts.append(single.open_buckets(self._series, granularity, method, oldest))
+        times, values = _cut(*_join(parts), first, stop)
+        return MeasuresAtGranularity(granularity, times.view("M8[ns]"), values)
 
 
-def _latest(a: int | None, b: int) -> int:
-    return b if a is None else max(a, b)
+def _join(parts: list[tuple[numpy.ndarray, numpy.ndarray]]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Put the points (times in ns, values) of blocks and of the window, which do not overlap, in order."""
+    found = sorted((part for part in parts if len(part[0])), key=lambda part: part[0][0])
+    if len(found) < 2:
+        return found[0] if found else parts[0]
+    return numpy.concatenate([times for times, _ in found]), numpy.concatenate([values for _, values in found])
 
 
-def _cut(times: numpy.ndarray, values: numpy.ndarray, first: int | None,
+def _cut(times: numpy.ndarray, values: numpy.ndarray, first: int,
          stop: int | None) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Put points in order and keep those with first <= time < stop."""
-    instants = times.view(numpy.int64)
-    if (instants[1:] <= instants[:-1]).any():
-        order = numpy.argsort(instants, kind="stable")
-        times, values, instants = times[order], values[order], instants[order]
-    begin = 0 if first is None else int(numpy.searchsorted(instants, first))
-    end = len(instants) if stop is None else int(numpy.searchsorted(instants, stop))
-    return times[begin:end], values[begin:end]
+    """Keep the points with first <= time < stop; times are int64 ns, ascending."""
+    rows = slice(int(times.searchsorted(first)), None if stop is None else int(times.searchsorted(stop)))
+    return times[rows], values[rows]
 
 
 def _present(series: MeasuresAtGranularity, method: str, resample: numpy.timedelta64 | str | None,
@@ -186,7 +169,8 @@ def _present(series: MeasuresAtGranularity, method: str, resample: numpy.timedel
     column = buckets.columns[method]
     held = slice(None) if column.present is None else column.present
     stop = None if asked.stop is None else _ns(asked.stop)
-    return MeasuresAtGranularity(resample, *_cut(buckets.timestamps[held], column.values[held], None, stop))
+    times, values = _cut(buckets.timestamps[held].view(numpy.int64), column.values[held], single.NAT, stop)
+    return MeasuresAtGranularity(resample, times.view("M8[ns]"), values)
 
 
 def _empty(granularity: numpy.timedelta64, resample: numpy.timedelta64 | str | None) -> MeasuresAtGranularity:

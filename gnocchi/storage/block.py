@@ -169,22 +169,24 @@ def plan_frames(directory: Directory, start: int, stop: int, method: str) -> lis
 
 def decode_rows(directory: Directory, start: int, stop: int, places: list[FramePlace], data: list[bytes],
                 key: str, offset: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return timestamps (datetime64[ns]) and values of rows `start` to `stop` where the method is present.
+    """Return times (int64 ns) and values of rows `start` to `stop` where the method is present.
 
     `places` and `data` are the plan of `plan_frames` and the bytes read for it.  Raises CorruptedData.
     """
-    times, values, presents = [], [], []
-    for place, content in zip(places, data, strict=True):
-        if place.column == 0:
-            times.append(_decode_times(directory, place, content, key, offset))
-        else:
-            column, present = _decode_values(directory, place, content, key, offset)
-            values.append(column)
-            presents.append(numpy.ones(place.rows, bool) if present is None else present)
-    skipped = start // ROWS_PER_FRAME * ROWS_PER_FRAME
-    part = slice(start - skipped, stop - skipped)
-    present = numpy.concatenate(presents)[part]
-    return numpy.concatenate(times)[part].view("M8[ns]")[present], numpy.concatenate(values)[part][present]
+    times, values = [], []
+    for number in range(0, len(places), 2):
+        begin = places[number].number * ROWS_PER_FRAME
+        rows = (max(0, start - begin), min(places[number].rows, stop - begin))
+        instants = _decode_times(directory, places[number], data[number], key, offset, *rows)
+        column, present = _decode_values(directory, places[number + 1], data[number + 1], key, offset, *rows)
+        times.append(instants if present is None else instants[present])
+        values.append(column if present is None else column[present])
+    return join(times), join(values)
+
+
+def join(arrays: Sequence[numpy.ndarray]) -> numpy.ndarray:
+    """Return the concatenation of one or more arrays; nearly always there is one."""
+    return arrays[0] if len(arrays) == 1 else numpy.concatenate(arrays)
 
 
 def find_ranges(directory: Directory, ids: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
@@ -252,29 +254,29 @@ def _column_places(directory: Directory, column: int) -> list[FramePlace]:
 
 
 def _place_of(directory: Directory, column: int, number: int) -> FramePlace:
-    entry = directory.frames[column, number]
-    rows = min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME)
-    return FramePlace(column, number, int(entry["offset"]), int(entry["length"]), rows)
+    offset, length, *_ = directory.frames[column, number].item()
+    return FramePlace(column, number, offset, length, min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME))
 
 
 def _check_frame(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int) -> Frame:
-    entry = directory.frames[place.column, place.number]
-    if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != int(entry["checksum"]):
+    _, _, checksum, encoding, decimals, width, presence, _ = directory.frames[place.column, place.number].item()
+    if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != checksum:
         raise CorruptedData(key, offset + place.offset, "checksum of the frame does not match")
-    return Frame(int(entry["encoding"]), int(entry["decimals"]), int(entry["width"]), int(entry["presence"]), content)
+    return Frame(encoding, decimals, width, presence, content)
 
 
-def _decode_times(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int) -> numpy.ndarray:
+def _decode_times(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int, start: int = 0,
+                  stop: int | None = None) -> numpy.ndarray:
     frame = _check_frame(directory, place, content, key, offset)
     with _corrupted(key, offset + place.offset):
-        return frames.decode_integers(frame, place.rows) * directory.granularity + directory.first
+        return frames.decode_integers(frame, place.rows, start, stop) * directory.granularity + directory.first
 
 
-def _decode_values(directory: Directory, place: FramePlace, content: bytes, key: str,
-                   offset: int) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+def _decode_values(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int, start: int = 0,
+                   stop: int | None = None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
     frame = _check_frame(directory, place, content, key, offset)
     with _corrupted(key, offset + place.offset):
-        return frames.decode_frame(frame, place.rows)
+        return frames.decode_frame(frame, place.rows, start, stop)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ import numpy
 import xxhash
 
 from gnocchi import metric_ids
-from gnocchi.carbonara.series import SeriesBatch, cumulate
+from gnocchi.carbonara.series import SeriesBatch
+from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, concat_states, empty_state, select_rows
 from gnocchi.exceptions import CorruptedData
 
@@ -103,16 +104,17 @@ def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
     return sorted_ids[places] == ids
 
 
-def find_metric(head: Head, metric_id: bytes) -> WindowState | None:
-    """Return the state of one series that a head holds of a metric, or None."""
+def find_metric(head: Head, metric_id: bytes) -> SeriesWindow | None:
+    """Return what a head holds of a metric, or None."""
     place = int(head.ids.searchsorted(numpy.array(metric_id, metric_ids.DTYPE)))
-    row = slice(place, place + 1)
-    if head.ids[row].tobytes() != metric_id:
+    if head.ids[place:place + 1].tobytes() != metric_id:
         return None
     state, raw = head.state, head.state.raw
     begin, end = raw.offsets[place:place + 2].tolist()
-    return WindowState(state.newest[row], state.accept_from[row], state.predecessor[row], state.has_predecessor[row],
-                       SeriesBatch(cumulate([end - begin]), raw.timestamps[begin:end], raw.values[begin:end]))
+    return SeriesWindow(
+        int(state.newest.view(numpy.int64)[place]), int(state.accept_from.view(numpy.int64)[place]),
+        float(state.predecessor[place]) if state.has_predecessor[place] else None,
+        raw.timestamps[begin:end].view(numpy.int64), raw.values[begin:end])
 
 
 def select_metrics(head: Head, keep: numpy.ndarray) -> Head:

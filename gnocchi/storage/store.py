@@ -8,6 +8,7 @@ import cachetools
 import numpy
 
 from gnocchi.carbonara.series import Column
+from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, select_rows
 from gnocchi.catalogue import Block, Pack, SectionRef
 from gnocchi.exceptions import CorruptedData
@@ -108,7 +109,7 @@ class Store:
             self._remember(_newest_section(pack), head)
         return select_low_bits(head, pack.bits, pack.low)
 
-    def read_window(self, pack: Pack, metric_id: bytes) -> WindowState | None:
+    def read_window(self, pack: Pack, metric_id: bytes) -> SeriesWindow | None:
         """Return what the head of a pack holds of one metric; None: nothing.
 
         Base and delta are not made one for that, which would take longer than all the rest.
@@ -183,7 +184,7 @@ class Store:
 
         Returns
         -------
-        timestamps : ndarray, shape (n,), datetime64[ns], ascending
+        timestamps : ndarray, shape (n,), int64 ns, ascending
         values : ndarray, shape (n,), float64
 
         Raises ObjectNotFound, CorruptedData, BackendUnavailable.
@@ -192,7 +193,7 @@ class Store:
         key, offset, _ = block.section
         start, stop = block_format.find_rows(reader.directory, metric_id)
         if start == stop:
-            return numpy.empty(0, "M8[ns]"), numpy.empty(0)
+            return numpy.empty(0, numpy.int64), numpy.empty(0)
         places = block_format.plan_frames(reader.directory, start, stop, method)
         if reader.data is None:
             data = self.driver.get_many(

@@ -173,7 +173,7 @@ def read_all(data, ids, method, key="k", offset=0):
         places = block.plan_frames(directory, start, stop, method)
         parts = [data[p.offset:p.offset + p.length] for p in places]
         times, values = block.decode_rows(directory, start, stop, places, parts, key, offset)
-        result.append((times.view("i8").tolist(), values.tolist()))
+        result.append((times.tolist(), values.tolist()))
     return result
 
 
