@@ -10,6 +10,8 @@ from gnocchi.carbonara.series import Column, Groups, SeriesBatch
 RATE = "rate:"
 
 _PLAIN = ("mean", "sum", "last", "max", "min", "std", "median", "first", "count")
+#: Methods that make of one value this value.
+IDENTITIES = frozenset(("mean", "sum", "last", "max", "min", "median", "first"))
 _PERCENTILES = {f"{percent}pct": percent for percent in range(1, 100)}
 
 #: All 216 names that an archive policy may hold.

@@ -125,7 +125,7 @@ class _MetricReader:
         self._store = store
         self._blocks = blocks
         self._id = metric.id.bytes
-        self._timespans = dict(policy.window_policy.items)
+        self._timespans = {item.granularity: item.timespan for item in policy.definition}
         self._series = store.read_window(pack, self._id)
 
     def read(self, granularity: numpy.timedelta64, method: str, fetched: Window) -> MeasuresAtGranularity:

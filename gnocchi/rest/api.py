@@ -29,7 +29,6 @@ VERSION = {"id": "v1.0", "status": "CURRENT", "updated": "2015-03-19"}
 class VersionsDocument:
     """`/`: which versions there are."""
 
-    @pecan.expose("json")
     def any(self) -> dict[str, Any]:
         self_url = headers.url_for(pecan.request, "v1", "")
         return {
@@ -48,7 +47,6 @@ class V1Document:
     LINKS = ("aggregates", "aggregation", "archive_policy", "archive_policy_rule", "batch", "capabilities", "influxdb",
              "metric", "resource", "resource_type", "search", "status")
 
-    @pecan.expose("json")
     def any(self) -> dict[str, Any]:
         request = pecan.request
         if not request.path_info and request.method == "GET":

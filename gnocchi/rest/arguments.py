@@ -1,5 +1,7 @@
 """Query arguments of one value each; arguments that nobody asks for are ignored."""
 
+import functools
+
 import numpy
 
 from gnocchi import times
@@ -9,6 +11,10 @@ from gnocchi.rest.request import Request
 _TRUE = frozenset(("1", "t", "true", "on", "y", "yes"))
 _FALSE = frozenset(("0", "f", "false", "off", "n", "no"))
 _WORDS = ", ".join(f"'{word}'" for word in sorted(_TRUE | _FALSE))
+
+
+#: Clients ask for few spans, again and again.
+_parse_timespan = functools.lru_cache(maxsize=128)(times.parse_timespan)
 
 
 def read_text(request: Request, name: str) -> str | None:
@@ -48,6 +54,6 @@ def read_timespan(request: Request, name: str) -> numpy.timedelta64 | None:
     if text is None:
         return None
     try:
-        return times.parse_timespan(text)
+        return _parse_timespan(text)
     except ValueError as e:
         raise errors.argument_error(name, str(e)) from None

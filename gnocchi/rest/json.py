@@ -83,15 +83,3 @@ def loads(data: bytes):
 def undecodable(reason: str) -> errors.RequestError:
     """The error for a body that is not what its media type says."""
     return errors.RequestError(400, {"cause": "Unable to decode body", "reason": reason, "detail": []})
-
-
-class Renderer:
-    """What Pecan calls on a handler's result.  `None` is no body; bytes are JSON text already."""
-
-    def __init__(self, path, extra_vars):
-        pass
-
-    def render(self, template_path, namespace) -> bytes:
-        if namespace is None:
-            return b""
-        return namespace if isinstance(namespace, bytes) else dumps(namespace)

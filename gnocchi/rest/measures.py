@@ -16,6 +16,7 @@ import orjson
 import voluptuous
 
 from gnocchi import metric_ids, times
+from gnocchi.carbonara import grouping
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.query.fetch import MeasuresAtGranularity
 from gnocchi.rest import errors, ids, json, schemas
@@ -178,17 +179,23 @@ def _cut_rows(part: MeasuresAtGranularity) -> Iterator[MeasuresAtGranularity]:
 
 
 def _encode_rows(part: MeasuresAtGranularity, nan_null: bool) -> bytes:
-    granularity = part.granularity
-    text = (orjson.dumps(granularity) if isinstance(granularity, str)
-            else orjson.dumps(times.to_seconds(granularity)))
+    text, whole_us = _describe_granularity(part.granularity)
     #  ], ["2020-01-01T12:00:00+00:00", 60.0, 1.5], ["2020-...
     #  '------------ head -----------------' '-' value
-    if len(part.values) <= ROWS_FEW and not (part.timestamps.view(numpy.int64) % 1000).any():
+    if whole_us and len(part.values) <= ROWS_FEW:
         return _encode_few(part, text, nan_null)
     texts: list[bytes] = [b""] * (2 * len(part.values))
     texts[::2] = _encode_heads(part.timestamps, text)
     texts[1::2] = _encode_values(part.values, nan_null)
     return b"".join(texts)[len(b"], "):] + b"]"
+
+
+@functools.lru_cache(maxsize=1024)
+def _describe_granularity(granularity: numpy.timedelta64 | str) -> tuple[bytes, bool]:
+    """Return the text of a span or calendar letter, and whether its multiples are whole microseconds."""
+    if isinstance(granularity, str):
+        return orjson.dumps(granularity), True
+    return orjson.dumps(times.to_seconds(granularity)), grouping.span_ns(granularity) % 1000 == 0
 
 
 def _encode_few(part: MeasuresAtGranularity, granularity: bytes, nan_null: bool) -> bytes:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pecan.core
 import webob
-from webob import multidict
 
 from gnocchi.rest import errors, json, schemas
 from gnocchi.rest.turns import LARGE_BODY_BYTES, Turns
@@ -33,20 +32,13 @@ def _decoded(inherited: property) -> property:
 class Request(pecan.core.Request):
     """A request that knows the services and the caller.
 
-    Pecan hands query arguments, form fields and the keys of JSON bodies to handlers as one set of arguments and lets
-    `_method` override the method.  Here `params` is empty and `json` is refused, so it finds nothing of that; handlers
-    take what they want from `GET` and from `read_json()`.
+    Handlers take what they want from `GET` and from `read_json()`.
     """
 
-    params = multidict.NoVars()
     path_info = _decoded(webob.Request.path_info)
     GET = _decoded(webob.Request.GET)
     # Pecan's own looks for such errors at each access to any attribute, 70 times in a request.
     __getattribute__ = webob.Request.__getattribute__
-
-    @property
-    def json(self):
-        raise ValueError("bodies are decoded by read_json()")
 
     @property
     def services(self):

@@ -1,8 +1,7 @@
 """Blocks: sealed buckets of one pack and granularity (doc/source/format/block.rst)."""
 
-import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import lz4.block
@@ -26,6 +25,10 @@ FRAME = numpy.dtype([("offset", "<u4"), ("length", "<u4"), ("checksum", "<u8"), 
                      ("decimals", "u1"), ("width", "u1"), ("presence", "u1"), ("reserved", "<u4")])
 #: Rows of one block: offsets within it are 32 bits wide.
 ROWS_MAX = 1 << 28
+
+
+#: What bytes raise whose checksum is right and that no encoder wrote.
+UNDECODABLE = (ValueError, lz4.block.LZ4BlockError)
 
 
 class Directory(NamedTuple):
@@ -149,13 +152,22 @@ def find_rows(directory: Directory, metric_id: bytes) -> tuple[int, int]:
 
 
 class FramePlace(NamedTuple):
-    """A frame to be read: bytes `offset` to `offset + length` of the section hold `rows` values of a column."""
+    """A frame to be read: bytes `offset` to `offset + length` of the section hold `rows` values of a column.
+
+    The rest is what the directory says of them (FRAME).
+    """
 
     column: int
     number: int
+    rows: int
     offset: int
     length: int
-    rows: int
+    checksum: int
+    encoding: int
+    decimals: int
+    width: int
+    presence: int
+    reserved: int
 
 
 def plan_frames(directory: Directory, start: int, stop: int, method: str) -> list[FramePlace]:
@@ -178,7 +190,7 @@ def decode_rows(directory: Directory, start: int, stop: int, places: list[FrameP
         begin = places[number].number * ROWS_PER_FRAME
         rows = (max(0, start - begin), min(places[number].rows, stop - begin))
         instants = _decode_times(directory, places[number], data[number], key, offset, *rows)
-        column, present = _decode_values(directory, places[number + 1], data[number + 1], key, offset, *rows)
+        column, present = _decode_values(places[number + 1], data[number + 1], key, offset, *rows)
         times.append(instants if present is None else instants[present])
         values.append(column if present is None else column[present])
     return join(times), join(values)
@@ -221,7 +233,7 @@ def decode_row_group(directory: Directory, places: list[FramePlace], data: list[
     begin = places[0].number * ROWS_PER_FRAME
     inside = rows[slice(*numpy.searchsorted(rows, [begin, begin + ROWS_PER_FRAME]))] - begin
     times = _decode_times(directory, places[0], data[0], key, offset)[inside]
-    columns = [_decode_values(directory, place, content, key, offset)
+    columns = [_decode_values(place, content, key, offset)
                for place, content in zip(places[1:], data[1:], strict=True)]
     return times, [Column(values[inside], None if present is None else present[inside]) for values, present in columns]
 
@@ -236,7 +248,7 @@ def decode_times(directory: Directory, data: bytes, key: str, offset: int) -> nu
 def decode_column(directory: Directory, method: str, data: bytes, key: str, offset: int) -> Column:
     """Return the column of a method, from the bytes of a whole block.  Raises CorruptedData."""
     return concat_columns([
-        Column(*_decode_values(directory, place, data[place.offset:place.offset + place.length], key, offset))
+        Column(*_decode_values(place, data[place.offset:place.offset + place.length], key, offset))
         for place in _column_places(directory, 1 + directory.methods.index(method))])
 
 
@@ -254,35 +266,33 @@ def _column_places(directory: Directory, column: int) -> list[FramePlace]:
 
 
 def _place_of(directory: Directory, column: int, number: int) -> FramePlace:
-    offset, length, *_ = directory.frames[column, number].item()
-    return FramePlace(column, number, offset, length, min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME))
+    rows = min(ROWS_PER_FRAME, directory.rows - number * ROWS_PER_FRAME)
+    return FramePlace(column, number, rows, *directory.frames[column, number].item())
 
 
-def _check_frame(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int) -> Frame:
-    _, _, checksum, encoding, decimals, width, presence, _ = directory.frames[place.column, place.number].item()
-    if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != checksum:
+def _check_frame(place: FramePlace, content: bytes, key: str, offset: int) -> Frame:
+    if len(content) != place.length or xxhash.xxh3_64_intdigest(content) != place.checksum:
         raise CorruptedData(key, offset + place.offset, "checksum of the frame does not match")
-    return Frame(encoding, decimals, width, presence, content)
+    return Frame(place.encoding, place.decimals, place.width, place.presence, content)
 
 
 def _decode_times(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int, start: int = 0,
                   stop: int | None = None) -> numpy.ndarray:
-    frame = _check_frame(directory, place, content, key, offset)
-    with _corrupted(key, offset + place.offset):
-        return frames.decode_integers(frame, place.rows, start, stop) * directory.granularity + directory.first
-
-
-def _decode_values(directory: Directory, place: FramePlace, content: bytes, key: str, offset: int, start: int = 0,
-                   stop: int | None = None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
-    frame = _check_frame(directory, place, content, key, offset)
-    with _corrupted(key, offset + place.offset):
-        return frames.decode_frame(frame, place.rows, start, stop)
-
-
-@contextlib.contextmanager
-def _corrupted(key: str, offset: int) -> Iterator[None]:
-    """Name the place of bytes whose checksum is right and that no encoder wrote."""
+    frame = _check_frame(place, content, key, offset)
     try:
-        yield
-    except (ValueError, lz4.block.LZ4BlockError) as e:
-        raise CorruptedData(key, offset, f"frame cannot be decoded: {e}") from e
+        return frames.decode_integers(frame, place.rows, start, stop) * directory.granularity + directory.first
+    except UNDECODABLE as e:
+        raise _corrupted(place, key, offset, e) from e
+
+
+def _decode_values(place: FramePlace, content: bytes, key: str, offset: int, start: int = 0,
+                   stop: int | None = None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+    frame = _check_frame(place, content, key, offset)
+    try:
+        return frames.decode_frame(frame, place.rows, start, stop)
+    except UNDECODABLE as e:
+        raise _corrupted(place, key, offset, e) from e
+
+
+def _corrupted(place: FramePlace, key: str, offset: int, reason: Exception) -> CorruptedData:
+    return CorruptedData(key, offset + place.offset, f"frame cannot be decoded: {reason}")

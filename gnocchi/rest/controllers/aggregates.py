@@ -77,7 +77,6 @@ def wants_null(request: Request) -> bool:
 class AggregatesController:
     """`/v1/aggregates`."""
 
-    @pecan.expose("json")
     def post(self) -> bytes:
         request = pecan.request
         use_history = arguments.read_bool(request, "use_history", default=False)

@@ -31,7 +31,6 @@ NEEDED_OVERLAP = 100.0
 class MetricsAggregationController:
     """`/v1/aggregation/metric`."""
 
-    @pecan.expose("json")
     def get(self) -> bytes:
         texts = pecan.request.GET.getall("metric")
         try:
@@ -41,7 +40,6 @@ class MetricsAggregationController:
             raise errors.RequestError(400, f"Invalid input: not a valid value @ data[{number}]") from None
         return aggregate_named(pecan.request, wanted)
 
-    @pecan.expose("json")
     def post(self) -> bytes:
         wanted = pecan.request.read_json()
         if not isinstance(wanted, list):
@@ -166,7 +164,6 @@ class ResourcesAggregationController:
     def lookup(self, type_name: str, metric_name: str) -> tuple[ResourceType, str]:
         return pecan.request.services.indexer.get_resource_type(type_name), metric_name
 
-    @pecan.expose("json")
     def post(self, type: ResourceType, metric_name: str) -> bytes:
         request = pecan.request
         question = read_question(request)

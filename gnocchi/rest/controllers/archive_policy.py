@@ -28,13 +28,11 @@ def format_archive_policy(policy: ArchivePolicy) -> dict[str, Any]:
 
 
 class ArchivePoliciesController:
-    @pecan.expose("json")
     def get(self) -> list[dict[str, Any]]:
         request = pecan.request
         request.enforce("list archive policy")
         return [format_archive_policy(policy) for policy in request.services.indexer.list_archive_policies()]
 
-    @pecan.expose("json")
     def post(self) -> dict[str, Any]:
         request = pecan.request
         request.enforce("create archive policy")
@@ -48,14 +46,12 @@ class ArchivePoliciesController:
 
 
 class ArchivePolicyController:
-    @pecan.expose("json")
     def get(self, name: str) -> dict[str, Any]:
         request = pecan.request
         policy = request.services.indexer.get_archive_policy(name)
         request.enforce("get archive policy", format_archive_policy(policy))
         return format_archive_policy(policy)
 
-    @pecan.expose("json")
     def patch(self, name: str) -> dict[str, Any]:
         request = pecan.request
         policy = request.services.indexer.get_archive_policy(name)
@@ -64,7 +60,6 @@ class ArchivePolicyController:
         return format_archive_policy(request.services.indexer.update_archive_policy(
             name, schemas.make_items(body["definition"]), body.get("back_window")))
 
-    @pecan.expose("json")
     def delete(self, name: str) -> None:
         request = pecan.request
         request.enforce("delete archive policy")

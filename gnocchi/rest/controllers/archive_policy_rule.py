@@ -17,13 +17,11 @@ def format_rule(rule: ArchivePolicyRule) -> dict[str, str]:
 
 
 class ArchivePolicyRulesController:
-    @pecan.expose("json")
     def get(self) -> list[dict[str, str]]:
         request = pecan.request
         request.enforce("list archive policy rule")
         return [format_rule(rule) for rule in request.services.indexer.list_archive_policy_rules()]
 
-    @pecan.expose("json")
     def post(self) -> dict[str, str]:
         request = pecan.request
         request.enforce("create archive policy rule")
@@ -44,19 +42,16 @@ class ArchivePolicyRuleController:
     def lookup(self, name: str) -> tuple[ArchivePolicyRule]:
         return (pecan.request.services.indexer.get_archive_policy_rule(name),)
 
-    @pecan.expose("json")
     def get(self, rule: ArchivePolicyRule) -> dict[str, str]:
         pecan.request.enforce("get archive policy rule", format_rule(rule))
         return format_rule(rule)
 
-    @pecan.expose("json")
     def patch(self, rule: ArchivePolicyRule) -> dict[str, str]:
         request = pecan.request
         body = request.read_json(schemas.UPDATE)
         request.enforce("update archive policy rule", format_rule(rule))
         return format_rule(request.services.indexer.update_archive_policy_rule(rule.name, body["name"]))
 
-    @pecan.expose("json")
     def delete(self, rule: ArchivePolicyRule) -> None:
         request = pecan.request
         request.enforce("delete archive policy rule", format_rule(rule))

@@ -27,7 +27,6 @@ CREATOR = frozenset(("creator",))
 class MetricsMeasuresController:
     """`/v1/batch/metrics/measures`."""
 
-    @pecan.expose("json")
     def post(self) -> None:
         request = pecan.request
         body = request.read_body()
@@ -44,7 +43,6 @@ class MetricsMeasuresController:
 class ResourcesMetricsMeasuresController:
     """`/v1/batch/resources/metrics/measures`."""
 
-    @pecan.expose("json")
     def post(self) -> None:
         request = pecan.request
         create = arguments.read_bool(request, "create_metrics", default=False)

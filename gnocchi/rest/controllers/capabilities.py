@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import pecan
-
 from gnocchi.carbonara.methods import METHODS
 
 
 class CapabilitiesController:
-    @pecan.expose("json")
     def get(self) -> dict[str, Any]:
         return {"aggregation_methods": METHODS}

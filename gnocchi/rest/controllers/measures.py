@@ -62,7 +62,6 @@ class MeasuresController:
     def lookup(self, metric_id: str) -> tuple[Metric]:
         return (find_metric(pecan.request, metric_id),)
 
-    @pecan.expose("json")
     def get(self, metric: Metric) -> bytes:
         request = pecan.request
         request.enforce("get measures", formats.metric_target(metric, get_resource_of(request, metric)))
@@ -86,7 +85,6 @@ class MeasuresController:
                 "detail": {"metric": str(metric.id), "aggregation_method": method},
             }) from e
 
-    @pecan.expose("json")
     def post(self, metric: Metric) -> None:
         request = pecan.request
         request.enforce("post measures", formats.metric_target(metric))

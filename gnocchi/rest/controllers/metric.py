@@ -73,7 +73,6 @@ def enforce_on_metrics(request: Request, rule: str, metrics: Sequence[Metric]) -
 
 
 class MetricsController:
-    @pecan.expose("json")
     def get(self) -> list[dict[str, Any]]:
         request = pecan.request
         page = pagination.read_page(request, METRIC_SORTS)
@@ -87,7 +86,6 @@ class MetricsController:
             pagination.set_next_link(request, pecan.response, page, len(metrics), str(metrics[-1].id))
         return [formats.format_metric(metric) for metric in metrics]
 
-    @pecan.expose("json")
     def post(self) -> dict[str, Any]:
         request = pecan.request
         creator = request.identity.creator
@@ -151,14 +149,12 @@ class MetricController:
     def lookup(self, metric_id: str) -> tuple[Metric]:
         return (find_metric(pecan.request, metric_id),)
 
-    @pecan.expose("json")
     def get(self, metric: Metric) -> dict[str, Any]:
         request = pecan.request
         resource = get_resource_of(request, metric)
         request.enforce("get metric", formats.metric_target(metric, resource))
         return formats.format_single_metric(metric, resource)
 
-    @pecan.expose("json")
     def delete(self, metric: Metric) -> None:
         request = pecan.request
         request.enforce("delete metric", formats.metric_target(metric))

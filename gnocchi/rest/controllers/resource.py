@@ -62,7 +62,6 @@ def read_metrics(request: Request, metrics: dict[str, Any],
 class ResourceIndexController:
     """`/v1/resource`: where the resources of each type are."""
 
-    @pecan.expose("json")
     def get(self) -> dict[str, str]:
         request = pecan.request
         return {found.name: headers.url_for(request, "resource", found.name)
@@ -75,13 +74,11 @@ class ResourcesController:
     def lookup(self, type_name: str) -> tuple[ResourceType]:
         return (pecan.request.services.indexer.get_resource_type(type_name),)
 
-    @pecan.expose("json")
     def get(self, type: ResourceType) -> list[dict[str, Any]]:
         request = pecan.request
         return resource_lists.list_page(request, pecan.response, type,
                                         visible=visibility.list_visible(request, "list resource"))
 
-    @pecan.expose("json")
     def post(self, type: ResourceType) -> dict[str, Any]:
         request = pecan.request
         body = request.read_json()
@@ -91,7 +88,6 @@ class ResourcesController:
         return resource_lists.format_for(resource, type.name)
 
 
-    @pecan.expose("json")
     def delete(self, type: ResourceType) -> dict[str, int]:
         """Deletes what a filter matches and the caller may delete."""
         request = pecan.request
@@ -124,7 +120,6 @@ class ResourceController:
     def lookup(self, type_name: str, resource_id: str) -> tuple[str, Resource]:
         return type_name, find_resource(pecan.request, type_name, resource_id)
 
-    @pecan.expose("json")
     def get(self, type_name: str, resource: Resource) -> dict[str, Any]:
         request = pecan.request
         visibility.enforce_get(request, resource)
@@ -132,7 +127,6 @@ class ResourceController:
         set_validators(pecan.response, resource)
         return resource_lists.format_for(resource, type_name)
 
-    @pecan.expose("json")
     def patch(self, type_name: str, resource: Resource) -> dict[str, Any]:
         request = pecan.request
         request.enforce("update resource", formats.format_resource(resource))
@@ -142,7 +136,6 @@ class ResourceController:
         set_validators(pecan.response, changed)
         return resource_lists.format_for(changed, type_name)
 
-    @pecan.expose("json")
     def delete(self, type_name: str, resource: Resource) -> None:
         request = pecan.request
 
@@ -181,7 +174,6 @@ class HistoryController:
         request = pecan.request
         return (request.services.indexer.get_resource_type(type_name), find_resource(request, type_name, resource_id))
 
-    @pecan.expose("json")
     def get(self, type: ResourceType, resource: Resource) -> list[dict[str, Any]]:
         request = pecan.request
         visibility.enforce_get(request, resource)
@@ -194,14 +186,12 @@ class ResourceMetricsController:
     def lookup(self, type_name: str, resource_id: str) -> tuple[Resource]:
         return (find_resource(pecan.request, type_name, resource_id),)
 
-    @pecan.expose("json")
     def get(self, resource: Resource) -> list[dict[str, Any]]:
         request = pecan.request
         visibility.enforce_get(request, resource)
         return [formats.format_metric(found)
                 for found in request.services.indexer.list_resource_metrics(resource.id)]
 
-    @pecan.expose("json")
     def post(self, resource: Resource) -> list[dict[str, Any]]:
         """Adds metrics; answers 200 with all of them."""
         request = pecan.request

@@ -17,13 +17,11 @@ def format_resource_type(resource_type: ResourceType) -> dict[str, Any]:
 
 
 class ResourceTypesController:
-    @pecan.expose("json")
     def get(self) -> list[dict[str, Any]]:
         request = pecan.request
         request.enforce("list resource type")
         return [format_resource_type(found) for found in request.services.indexer.list_resource_types()]
 
-    @pecan.expose("json")
     def post(self) -> dict[str, Any]:
         request = pecan.request
         body = request.read_json(schemas.CREATE)
@@ -36,14 +34,12 @@ class ResourceTypesController:
 
 
 class ResourceTypeController:
-    @pecan.expose("json")
     def get(self, name: str) -> dict[str, Any]:
         request = pecan.request
         found = request.services.indexer.get_resource_type(name)
         request.enforce("get resource type", format_resource_type(found))
         return format_resource_type(found)
 
-    @pecan.expose("json")
     def patch(self, name: str) -> dict[str, Any]:
         request = pecan.request
         indexer = request.services.indexer
@@ -58,7 +54,6 @@ class ResourceTypeController:
 
         return format_resource_type(until_unchanged(attempt))
 
-    @pecan.expose("json")
     def delete(self, name: str) -> None:
         request = pecan.request
         request.enforce("delete resource type", {"name": name})

@@ -30,7 +30,6 @@ class ResourceSearchController:
     def lookup(self, type_name: str) -> tuple[ResourceType]:
         return (pecan.request.services.indexer.get_resource_type(type_name),)
 
-    @pecan.expose("json")
     def post(self, type: ResourceType) -> list[dict[str, Any]]:
         request = pecan.request
         history = arguments.read_bool(request, "history", default=False)
@@ -42,7 +41,6 @@ class ResourceSearchController:
 class MetricSearchController:
     """`/v1/search/metric`: aggregates whose values match."""
 
-    @pecan.expose("json")
     def post(self) -> bytes:
         request = pecan.request
         metrics = _list_metrics(request)

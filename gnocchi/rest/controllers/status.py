@@ -20,7 +20,6 @@ PACKS_MAX = 100
 
 
 class StatusController:
-    @pecan.expose("json")
     def get(self) -> dict[str, Any]:
         request = pecan.request
         request.enforce("get status")
