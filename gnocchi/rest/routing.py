@@ -116,7 +116,7 @@ class Application(pecan.core.Pecan):
     """Pecan: its request and response, which handlers find in `pecan`, and its hooks.
 
     Its walk over attributes, its inspection of signatures and its choice of a template are left out.  Of these nothing
-    would be wanted, and they take 990 us (110 us when signatures are kept) of a request that takes 40 us without.
+    would be wanted; they take 960 us (22 us when signatures are kept) beside the 28 us of a trivial request.
     """
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
