@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import hypothesis
+
 from gnocchi.tests.databases import (
     _sqlite_template,
     database,
@@ -12,3 +14,7 @@ from gnocchi.tests.databases import (
 
 __all__ = ["_sqlite_template", "database", "database_url", "empty_database_url", "indexer", "mariadb_server",
            "postgresql_server"]
+
+# No test is about time: the machine may be doing other things.
+hypothesis.settings.register_profile("gnocchi", deadline=None)
+hypothesis.settings.load_profile("gnocchi")
