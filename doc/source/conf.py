@@ -1,13 +1,17 @@
 """Sphinx configuration.  Nothing is fetched: no intersphinx, a theme that comes with Sphinx."""
 
 import importlib.metadata
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "ext"))
 
 project = "Gnocchi"
 copyright = "Gnocchi contributors"
 release = importlib.metadata.version("gnocchi")
 version = ".".join(release.split(".")[:2])
 
-extensions = ["oslo_config.sphinxext", "oslo_policy.sphinxext"]
+extensions = ["executed", "oslo_config.sphinxext", "oslo_policy.sphinxext"]
 nitpicky = True
 # Types that option and policy directives mention; they have no documents here.
 nitpick_ignore_regex = [(r"oslo\..*", r".*")]

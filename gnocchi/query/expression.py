@@ -30,6 +30,9 @@ UNARY = {spelling: name for name, spellings in {
     "abs": "abs absolute", "neg": "neg negative", "cos": "cos", "sin": "sin", "tan": "tan", "floor": "floor",
     "ceil": "ceil"}.items() for spelling in spellings.split()}
 
+#: Operations that only make sense of series.
+OF_SERIES = frozenset(("aggregate", "resample", "rolling", "rateofchange", "rateofchangesec"))
+
 _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[()]|[^\s()]+)""")
 
 
@@ -231,7 +234,7 @@ def _build(source: Any, depth: int) -> Node:
     name = source[0]
     if name == "metric":
         return Metric(source, _read_references(source))
-    if name in ("aggregate", "resample", "rolling", "rateofchange", "rateofchangesec"):
+    if name in OF_SERIES:
         return _build_of_series(name, source, depth)
     if name == "clip":
         _check_length(source, 3, 4)

@@ -20,6 +20,7 @@ from gnocchi.carbonara import grouping
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.query.fetch import MeasuresAtGranularity
 from gnocchi.rest import errors, ids, json, schemas
+from gnocchi.rest.request import Request
 
 #: Rows of a reply encoded at once: their texts stay in the caches of the processor.  43,200 at once take half as long
 #: again, and 14 MB at their height instead of 4.
@@ -161,6 +162,11 @@ def read_measures(measures: Any, path: Sequence[str]) -> tuple[numpy.ndarray, nu
     except (KeyError, TypeError, ValueError, OverflowError):
         raise invalid("unexpected measures value", path) from None
     return timestamps, numpy.array(values, numpy.float64)
+
+
+def wants_null(request: Request) -> bool:
+    """Whether the client asked for null in place of NaN and infinities, which JSON does not have."""
+    return "nan=null" in request.environ.get("HTTP_ACCEPT", "").replace(" ", "")
 
 
 def encode_measures(parts: Iterable[MeasuresAtGranularity], nan_null: bool = False) -> bytes:

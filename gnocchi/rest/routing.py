@@ -83,10 +83,19 @@ class Routes:
     def find(self, request: Request) -> tuple[Any, list[Any]]:
         """Return the handler of a request and its arguments.  Raises errors.RequestError."""
         self.prepare(request)
-        return dispatch(request, *self._tree.find(request.path_info))
+        return dispatch(request, *self.find_controller(request.path_info))
+
+    def find_controller(self, path: str) -> tuple[Any, list[str]]:
+        """Return the controller for a path, and the values in it.  Raises errors.RequestError 404."""
+        return self._tree.find(path)
 
     def prepare(self, request: Request) -> None:
         """Called before the path is looked at."""
+
+
+def list_methods(controller: Any) -> list[str]:
+    """The methods that a controller has handlers for."""
+    return [name for name in METHODS if hasattr(controller, name.lower())]
 
 
 def dispatch(request: Request, controller: Any, values: list[str]) -> tuple[Any, list[Any]]:
@@ -98,8 +107,7 @@ def dispatch(request: Request, controller: Any, values: list[str]) -> tuple[Any,
     if handler is None and method in METHODS:
         handler = getattr(controller, method.lower(), None)
     if handler is None:
-        allow = [name for name in METHODS if hasattr(controller, name.lower())]
-        raise errors.RequestError(405, "", {"Allow": ", ".join(allow)})
+        raise errors.RequestError(405, "", {"Allow": ", ".join(list_methods(controller))})
     if not errors.accepts_json(request.environ.get("HTTP_ACCEPT")):
         raise errors.RequestError(406, f"Only {JSON} is offered")
     return handler, list(arguments)

@@ -69,11 +69,6 @@ def read_terms(request: Request, needed_overlap: float | None) -> Terms:
     return Terms(granularity, window, read_fill(request), percent, request.services.conf.api.aggregates_max_points)
 
 
-def wants_null(request: Request) -> bool:
-    """Whether the client asked for null in place of NaN and infinities, which JSON does not have."""
-    return "nan=null" in request.environ.get("HTTP_ACCEPT", "").replace(" ", "")
-
-
 class AggregatesController:
     """`/v1/aggregates`."""
 
@@ -286,7 +281,7 @@ def _select_metrics(request: Request, root: Node) -> Selection:
 
 def _format(request: Request, result: aggregates.Result, selection: Selection, references: Any) -> dict[str, Any]:
     """Return a result as it is shown: by metric (below its resource, if any) and method, or as `aggregated`."""
-    texts = [measures.encode_measures(parts, wants_null(request)) for parts in result.measures]
+    texts = [measures.encode_measures(parts, measures.wants_null(request)) for parts in result.measures]
     tree: dict[str, Any] = {}
     if result.columns is None:
         tree["aggregated"] = texts[0]

@@ -18,7 +18,7 @@ from gnocchi.query.expression import AGGREGATIONS, RESAMPLINGS, Aggregate, Node,
 from gnocchi.query.expression import Metric as MetricNode
 from gnocchi.query.series import Series
 from gnocchi.rest import arguments, errors, ids, json, measures, schemas, visibility
-from gnocchi.rest.controllers.aggregates import compute, group_resources, read_groupby, read_terms, wants_null
+from gnocchi.rest.controllers.aggregates import compute, group_resources, read_groupby, read_terms
 from gnocchi.rest.controllers.measures import DEFAULT_METHOD, read_resample, refresh_metrics
 from gnocchi.rest.controllers.metric import enforce_on_metrics
 from gnocchi.rest.filters.read import read_filter
@@ -107,7 +107,7 @@ def answer(request: Request, metrics: Sequence[Metric], question: Question) -> b
     _check_metrics(metrics, question)
     root, selection = _make_expression(metrics, question)
     result, = compute(request, root, [selection], question.terms)
-    return measures.encode_measures(result.measures[0], wants_null(request))
+    return measures.encode_measures(result.measures[0], measures.wants_null(request))
 
 
 def _read_one(request: Request, metric: Metric, question: Question) -> bytes:
@@ -117,7 +117,7 @@ def _read_one(request: Request, metric: Metric, question: Question) -> bytes:
         return measures.encode_measures(fetch.read_measures(
             request.services.store, request.services.indexer, metric, method,
             None if terms.granularity is None else (terms.granularity,), terms.window.start, terms.window.stop,
-            question.resample), wants_null(request))
+            question.resample), measures.wants_null(request))
     except AggregationDoesNotExist as e:
         raise errors.RequestError(404, {
             "cause": "Aggregation method does not exist for this metric",

@@ -78,7 +78,7 @@ class MeasuresController:
         try:
             return measures.encode_measures(fetch.read_measures(
                 request.services.store, request.services.indexer, metric, method,
-                None if granularity is None else (granularity,), start, stop, resample))
+                None if granularity is None else (granularity,), start, stop, resample), measures.wants_null(request))
         except AggregationDoesNotExist as e:
             raise errors.RequestError(404, {
                 "cause": "Aggregation method does not exist for this metric",

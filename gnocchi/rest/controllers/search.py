@@ -111,7 +111,9 @@ def _search(request: Request, metrics: Sequence[Metric], method: str, granularit
                         window, services.conf.api.aggregates_max_points)
     parts = [_split(points, len(metrics), granularity, matches)
              for points, granularity in zip(found, granularities, strict=True)]
-    return {metric.id: measures.encode_measures([part[row] for part in parts]) for row, metric in enumerate(metrics)}
+    nan_null = measures.wants_null(request)
+    return {metric.id: measures.encode_measures([part[row] for part in parts], nan_null)
+            for row, metric in enumerate(metrics)}
 
 
 def _split(points: Points, metrics: int, granularity: numpy.timedelta64,
