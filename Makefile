@@ -50,7 +50,7 @@ bench: $(VENV)/.stamp-test
 
 clean:
 	rm -rf build dist doc/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find gnocchi bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find gnocchi bench doc examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- installation ------------------------------------------------------------------------------
 
