@@ -1,5 +1,6 @@
 """Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
 
+import importlib
 import os
 import threading
 import urllib.parse
@@ -25,8 +26,8 @@ HOST_CACHE_BYTES = 256 << 20
 class Backends:
     """The back ends of one process.  Each is opened at its first use, so that a process starts without them.
 
-    Any attribute may raise BackendUnavailable; the next use tries again.  Safe to use from many
-    threads; never to be shared over a fork.
+    Any attribute may raise BackendUnavailable; the next use tries again.  Safe to use from many threads; not over a
+    fork once anything was used.
 
     Parameters
     ----------
@@ -34,12 +35,12 @@ class Backends:
     cache_bytes : int
         Memory for decoded heads and blocks.
     member_id : str, optional
-        Name of this process in coordination.
+        Name of this process in coordination; made up at the first use if left out.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, cache_bytes: int = HOST_CACHE_BYTES, member_id: str | None = None) -> None:
         self.conf = conf
-        self.member_id = member_id or str(uuid.uuid4())
+        self._member_id = member_id
         self._cache_bytes = cache_bytes
         self._opened: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -52,6 +53,12 @@ class Backends:
                 if name not in self._opened:
                     self._opened[name] = opener()
                 return self._opened[name]
+
+    @property
+    def member_id(self) -> str:
+        with self._lock:
+            self._member_id = self._member_id or str(uuid.uuid4())
+            return self._member_id
 
     @property
     def indexer(self) -> Indexer:
@@ -138,6 +145,7 @@ def preload(conf: cfg.ConfigOpts) -> None:
 
     Connects to nothing.  Raises InvalidConfiguration when a back end cannot be what it is said to be.
     """
+    importlib.import_module("numpy.ma")     # as numpy.unique() does when it is first called
     load_driver("gnocchi.storage", conf.storage.driver)
     load_driver("gnocchi.incoming", conf.incoming.driver)
     open_indexer(conf).prepare()

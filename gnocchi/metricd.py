@@ -24,6 +24,7 @@ from cotyledon.types import ServiceId, WorkerId
 from oslo_config import cfg
 
 from gnocchi.backends import HOST_CACHE_BYTES, Backends, read_life_spans
+from gnocchi.common import allocators
 from gnocchi.exceptions import BackendUnavailable, CommitLost
 from gnocchi.incoming import SackBacklog
 from gnocchi.processing.aggregate import Processed, process_sacks
@@ -132,6 +133,8 @@ class Processor(Job):
         self._position: object = object()
         self._drained = False
         self._committed = False
+        #: Whether there was work since memory was given back.  Amid work the same memory is needed again at once.
+        self._trim_due = False
         self._next_scan = self._next_roll_call = 0.0
         self._statistics = Statistics(METRICD, self._backends.member_id, conf.metricd.metric_processing_delay)
         self.counters = self._statistics.counters
@@ -157,6 +160,9 @@ class Processor(Job):
         position = self._backends.incoming.get_position()
         due = now >= self._next_scan
         if position == self._position and (self._drained or not due):
+            if self._trim_due:
+                allocators.trim()
+                self._trim_due = False
             return
         if due:
             self._next_scan = now + self._conf.metricd.metric_processing_delay
@@ -218,6 +224,7 @@ class Processor(Job):
     def _process_slices(self, numbers: Sequence[int]) -> list[int]:
         """Process a part of bounded size; return the sacks that have more."""
         started = time.monotonic()
+        self._trim_due = True
         backends = self._backends
         try:
             outcomes = process_sacks(numbers, backends.incoming, backends.indexer, backends.store,

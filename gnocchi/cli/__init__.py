@@ -13,6 +13,9 @@ from gnocchi.exceptions import GnocchiError
 # start, and 18 MB of memory.
 sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
+# Nor does one colour the error pages of Mako, which Pecan loads: 5 MB.
+sys.modules.setdefault("pygments", None)  # type: ignore[arg-type]
+
 
 def command(function: Callable[[], int | None]) -> Callable[[], int]:
     """Make a command that tells what is wrong in one line, not in a traceback."""

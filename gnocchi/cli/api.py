@@ -1,12 +1,11 @@
 """`gnocchi-api`: the REST API, served by Granian.
 
-The master starts and minds worker processes; each reads the configuration anew when it starts, so
-that SIGHUP, which replaces them one after the other, brings changes into effect.
+The master starts and minds worker processes, which share what it has loaded.  SIGHUP replaces them, one after the
+other, by such that read the configuration anew, so that changes come into effect.
 """
 
 import contextlib
 import ctypes
-import functools
 import gc
 import http.client
 import logging
@@ -19,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # Read by Granian's allocator (jemalloc) when it is loaded.  By itself it keeps the memory of large bodies, 15 MB in
 # a worker, for 10 seconds and then until enough else is asked of it.  0 instead of 200 ms costs large
@@ -91,6 +91,10 @@ class Server(granian.Granian):  # type: ignore[misc, valid-type]
     By itself it gives up, and stops the others too, when a worker ends within seconds of its predecessor.
     """
 
+    def _reload(self, spawn_target: Callable, target_loader: Any) -> None:
+        target_loader.application = None
+        super()._reload(spawn_target, target_loader)
+
     def _serve_loop(self, spawn_target: Callable, target_loader: Callable) -> None:
         started: dict[int, float] = {}
         while not self.interrupt_signal:
@@ -133,12 +137,12 @@ def serve(conf: cfg.ConfigOpts, argv: Sequence[str]) -> None:
         workers_kill_timeout=GRACE_S, process_name=f"gnocchi-api: {host}:{port}")
     allocators.limit_arenas()
     backends.preload(conf)
-    app.load_app(conf)      # once here, so that workers share all that it loads
+    loader = Loader(tuple(argv), host, port, app.load_app(conf))
     LOG.info("Listening on %s port %d", host, port)
     # What exists now is shared by all workers until somebody writes to it; the collector would.
     gc.collect()
     gc.freeze()
-    server.serve(target_loader=functools.partial(load_worker, tuple(argv), host, port), wrap_loader=False)
+    server.serve(target_loader=loader, wrap_loader=False)
 
 
 def raise_files_limit() -> int:
@@ -167,19 +171,41 @@ def find_address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def load_worker(argv: Sequence[str], host: str, port: int) -> Callable:
-    """Return the application; runs in each worker when it starts."""
-    end_with_master()
-    started = time.monotonic()
-    opts.set_defaults()
-    conf = service.prepare_service(argv, cli_opts=CLI_OPTS)
-    application = app.load_app(conf)
-    # What is there now stays.  A request leaves next to no garbage that only the collector finds, and looking for it
-    # every few requests, as by default, takes a sixth of their time.
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    threading.Thread(target=tell_ready, args=(host, port, started), name="ready", daemon=True).start()
-    return application
+class Loader:
+    """Returns the application, in each worker when it starts.
+
+    Parameters
+    ----------
+    application : WSGI application, optional
+        The master's, none of whose back ends is open; None: each worker reads the configuration and makes its own.
+    """
+
+    def __init__(self, argv: Sequence[str], host: str, port: int, application: Callable | None) -> None:
+        self.application = application
+        self._argv, self._host, self._port = argv, host, port
+
+    def __call__(self) -> Callable:
+        end_with_master()
+        started = time.monotonic()
+        application = self.application or self._load()
+        # What is there now stays.  A request leaves next to no garbage that only the collector finds, and looking for
+        # it every few requests, as by default, takes a sixth of their time.
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        threading.Thread(target=tell_ready, args=(self._host, self._port, started), name="ready", daemon=True).start()
+        trimmer = allocators.Trimmer()
+
+        def serve_and_trim(environ, start_response):
+            try:
+                return application(environ, start_response)
+            finally:
+                trimmer.wake()
+
+        return serve_and_trim
+
+    def _load(self) -> Callable:
+        opts.set_defaults()
+        return app.load_app(service.prepare_service(self._argv, cli_opts=CLI_OPTS))
 
 
 def end_with_master() -> None:

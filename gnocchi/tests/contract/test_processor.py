@@ -168,3 +168,17 @@ def test_locks_are_given_back(engine, worker, coordinator, monkeypatch):
     assert [] == list_waiting(engine)
     for metric in METRICS:
         assert [(START, 1.0)] == engine.read(metric, "sum")[60.0]
+
+
+def test_memory_is_given_back_when_idle(engine, worker, monkeypatch):
+    """Once after work, and not amid it, where it is needed again at once."""
+    trims = []
+    monkeypatch.setattr(metricd.allocators, "trim", lambda: trims.append(list_waiting(engine)))
+    post(engine)
+    worker.run_round()
+    post(engine)
+    worker.run_round()
+    assert [] == trims
+    for _ in range(4):
+        worker.run_round()
+    assert [[]] == trims

@@ -14,6 +14,7 @@ import urllib.request
 import uuid
 
 import numpy
+import psutil
 import pytest
 
 from gnocchi import metric_ids, service
@@ -48,6 +49,18 @@ def upgraded(deployment):
 def get(url):
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         return answer.status
+
+
+def get_policies_as_admin(port):
+    """Return the status of the answer to a request with basic authentication."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/archive_policy",
+                                     headers={"Authorization": "Basic YWRtaW46"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return answer.status
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code
 
 
 def test_metricd_shows_its_processes_and_reports_at_once(upgraded):
@@ -320,11 +333,16 @@ def test_api_replaces_its_workers_on_sighup(upgraded):
     api = upgraded.start("gnocchi-api")
     api.wait_for(READY)
     before = set(api.children().values())
-    upgraded.configure({"DEFAULT": {"debug": True}})
+    upgraded.configure({"api": {"auth_mode": "remoteuser"}})
     api.send(signal.SIGHUP)
     api.wait_for(READY, 2)
-    wait_until(lambda: not before & set(api.children().values()), lambda: api.output)
-    assert 200 == get(f"http://127.0.0.1:{upgraded.port}/")
+    wait_until(lambda: not any(map(psutil.pid_exists, before)), lambda: api.output)
+    assert 401 == get_policies_as_admin(upgraded.port)
+    # So do those that are started later.
+    for pid in api.children().values():
+        os.kill(pid, signal.SIGKILL)
+    api.wait_for(READY, 3)
+    assert 401 == get_policies_as_admin(upgraded.port)
     assert 0 == api.stop()
 
 
