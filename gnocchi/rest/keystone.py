@@ -71,6 +71,8 @@ def _make_protocol(conf: cfg.ConfigOpts) -> auth_token.AuthProtocol:
     if not (conf[SECTION].auth_type or conf[SECTION].auth_section):
         raise InvalidConfiguration(f"[{SECTION}] auth_type: is not set; without an account of its own the API cannot "
                                    "ask Keystone")
+    # Which rules of application credentials are about us.  By default the library refuses those that have rules.
+    conf.set_default("service_type", "metric", SECTION)
     return protocol
 
 

@@ -103,6 +103,12 @@ class Keystone:
     def _grant(self, where: str, user: str, role: str) -> None:
         self._api.put(f"{where}/users/{self.get_id('user', user)}/roles/{self.get_id('role', role)}")
 
+    def create_application_credential(self, user: str, project: str, rules: list[dict[str, str]]) -> dict[str, Any]:
+        """Return the credential, its secret included, of a user who may do no more than the rules say."""
+        own = session.Session(auth=self.login(user, project_name=project, project_domain_id=DOMAIN))
+        return own.post(f"{self.url}/users/{self.get_id('user', user)}/application_credentials", json={
+            "application_credential": {"name": "rules", "access_rules": rules}}).json()["application_credential"]
+
     def register(self, service_type: str, name: str, url: str) -> None:
         """Put a service into the catalogue, where clients look for it."""
         service = self._api.post("/services", json={"service": {"type": service_type, "name": name}}).json()["service"]

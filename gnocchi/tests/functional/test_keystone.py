@@ -17,6 +17,7 @@ import pytest
 from gnocchiclient import shell
 from gnocchiclient.v1 import client
 from keystoneauth1 import session
+from keystoneauth1.identity import v3
 
 from gnocchi.tests.databases import DEADLINE_S, find_free_port
 from gnocchi.tests.functional import keystone_server
@@ -277,6 +278,20 @@ def test_service_token(service, keystone, sender, expected):
                "X-Service-Token": keystone.get_token(sender, **scope_of(sender)) if sender else "nonsense"}
     assert expected == send(service, "/v1/metric", headers)[0]
     assert (403 if expected == 200 else 401) == send(service, "/v1/status", headers)[0]
+
+
+def test_application_credential_with_rules(service, keystone):
+    """It opens what its rules name, and nothing else."""
+    made = keystone.create_application_credential(
+        "ann", "alpha", [{"service": "metric", "method": "GET", "path": "/v1/metric/**"},
+                         {"service": "metric", "method": "GET", "path": "/v1/metric"}])
+    plugin = v3.ApplicationCredential(
+        auth_url=keystone.url, application_credential_id=made["id"], application_credential_secret=made["secret"])
+    token = {"X-Auth-Token": session.Session(auth=plugin).get_token()}
+    status, _, body = send(service, "/v1/metric?limit=1", token)
+    assert 200 == status, body
+    assert 401 == send(service, "/v1/metric", token, "POST", {})[0]
+    assert 401 == send(service, "/v1/archive_policy", token)[0]
 
 
 def test_revoked_token_without_cache(keystone):
