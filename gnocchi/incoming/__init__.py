@@ -69,6 +69,21 @@ class IncomingDriver(abc.ABC):
         At most `measures_max` measures, but always at least one bundle's worth of progress.
         """
 
+    def read_backlogs(self, checkpoints: Mapping[int, Checkpoint], measures_max: int) -> dict[int, Backlog | None]:
+        """Return what `read_backlog` does for each of some sacks; all that takes time may be done for all at once.
+
+        At most `measures_max` measures together, as far as the first one's progress allows.  Those for which there was
+        no room are left out.
+        """
+        found: dict[int, Backlog | None] = {}
+        measures = 0
+        for sack, checkpoint in checkpoints.items():
+            if measures >= measures_max:
+                break
+            backlog = found[sack] = self.read_backlog(sack, checkpoint, measures_max - measures)
+            measures += 0 if backlog is None else len(backlog.batch.values)
+        return found
+
     @abc.abstractmethod
     def list_backlogs(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, SackBacklog]:
         """Return the sacks (of those given) that have something waiting; `checkpoints` holds committed ones."""

@@ -187,6 +187,11 @@ class JournalIndex:
         return self.final and not self._entries and (table is None or all(
             table.last_start(sack) < self._committed.get(sack, 0) for sack in table.sacks))
 
+    @property
+    def shares_slices(self) -> bool:
+        """Whether a slice may be of several sacks."""
+        return bool(self._shared)
+
     def spill(self) -> bool:
         """Have all entries in a table, not in memory; return whether that is so now.
 

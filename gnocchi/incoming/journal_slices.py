@@ -47,30 +47,67 @@ class IdRanges(NamedTuple):
     wanted: numpy.ndarray | None
 
 
+class _Slices(NamedTuple):
+    """Sound slices: the words they are in, where each begins there, and what of them is in their parts.
+
+    parts : ndarray, shape (k,), int64;  rows : of each, its number among the slices of all parts
+    """
+
+    words: numpy.ndarray
+    bases: numpy.ndarray
+    metrics: numpy.ndarray
+    measures: numpy.ndarray
+    stamps: numpy.ndarray
+    rows: numpy.ndarray
+
+    def gather(self, order: numpy.ndarray) -> MeasureBatch:
+        return gather_slices(self.words, self.bases[order], self.metrics[order], self.measures[order])
+
+
 def read_slices(parts: list[JournalPart], sack: int, sacks: int) -> tuple[MeasureBatch, list[CorruptedData]]:
     """Return the measures of all slices in stamp order, and what was damaged and left out.
 
     Raises OSError; FileNotFoundError when a journal was deleted meanwhile.
     """
-    damage: list[CorruptedData] = []
-    stored = []
-    words_before = 0
-    bases, metrics, measures, stamps, shared = [], [], [], [], []
-    for part in parts:
-        words, part_bases, good = _read_part(part, damage)
-        stored.append(words)
-        bases.append(part_bases[good] + words_before)
-        metrics.append(part.metrics[good])
-        measures.append(part.measures[good])
-        stamps.append(part.stamps[good])
-        shared.append(part.shared[good])
-        words_before += len(words)
-    order = numpy.argsort(numpy.concatenate(stamps), kind="stable")
-    batch = gather_slices(_join(stored), _join(bases)[order], _join(metrics)[order], _join(measures)[order])
-    if any(flags.any() for flags in shared):
+    slices, damage = _read_parts(parts)
+    batch = slices.gather(numpy.argsort(slices.stamps, kind="stable"))
+    if any(part.shared.any() for part in parts):
         # Only what was cut for another number of sacks can hold metrics of others.
         batch = select_metrics(batch, metric_ids.sack_numbers(batch.metric_ids, sacks) == sack)
     return batch, damage
+
+
+def read_sacks(parts: list[JournalPart], owners: list[numpy.ndarray],
+               count: int) -> tuple[list[MeasureBatch], list[CorruptedData]]:
+    """Return what `read_slices` does for each of `count` sacks, which share no slice.
+
+    owners : of each part's slices, shape (k,), int64, which of the sacks they are of
+
+    Raises as `read_slices` does.
+    """
+    slices, damage = _read_parts(parts)
+    owner = numpy.concatenate(owners)[slices.rows]
+    batch = slices.gather(numpy.lexsort((slices.stamps, owner)))
+    rows, points = (numpy.bincount(owner, sizes, count).astype(numpy.int64).cumsum().tolist()
+                    for sizes in (slices.metrics, slices.measures))
+    return [MeasureBatch(batch.metric_ids[a:b], batch.counts[a:b], batch.timestamps[c:d], batch.values[c:d])
+            for a, b, c, d in zip([0, *rows], rows, [0, *points], points, strict=False)], damage
+
+
+def _read_parts(parts: list[JournalPart]) -> tuple[_Slices, list[CorruptedData]]:
+    damage: list[CorruptedData] = []
+    stored, bases, goods = [], [], []
+    words_before = 0
+    for part in parts:
+        words, part_bases, good = _read_part(part, damage)
+        stored.append(words)
+        bases.append(part_bases + words_before)
+        goods.append(good)
+        words_before += len(words)
+    rows = numpy.flatnonzero(_join(goods))
+    metrics, measures, stamps = (_join([getattr(part, name) for part in parts])[rows]
+                                 for name in ("metrics", "measures", "stamps"))
+    return _Slices(_join(stored), _join(bases)[rows], metrics, measures, stamps, rows), damage
 
 
 def read_metric_ids(ranges: IdRanges, sacks: int) -> numpy.ndarray:

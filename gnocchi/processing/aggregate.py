@@ -1,9 +1,9 @@
 """Some sacks: their backlogs become new heads and blocks.  Read this first.
 
-    incoming.read_backlog ──> route ──> try_packs (pure) ──> prepare_commit ──> indexer.commit_sacks
-        a slice of each       by pack    carbonara.advance    objects of all     one transaction, in which
-        sack                             for all packs of     are durable        each sack's commit counts or
-                                         a policy                                is lost by itself
+    incoming.read_backlogs ──> route ──> try_packs (pure) ──> prepare_commit ──> indexer.commit_sacks
+        a slice of each        by pack    carbonara.advance    objects of all     one transaction, in which
+        sack                              for all packs of     are durable        each sack's commit counts or
+                                          a policy                                is lost by itself
 
 What all sacks have in common is done once: statements, the transaction, syncs, and the numeric work.  A pack that
 cannot be read or processed gets its measures parked (gnocchi.processing.parking) in that commit.
@@ -143,20 +143,20 @@ def process_sacks(numbers: Sequence[int], incoming: IncomingDriver, indexer: Ind
 def _read_slices(contents: Iterable[SackContents], incoming: IncomingDriver, measures_max: int,
                  outcomes: dict[int, Processed | CommitLost]) -> dict[int, _Draft]:
     """Read backlogs, as many as there is room for; what becomes of the other sacks is noted in `outcomes`."""
-    drafts: dict[int, _Draft] = {}
-    measures = head_bytes = 0
+    fitting: dict[int, SackContents] = {}
+    head_bytes = 0
     for sack in contents:
-        number = sack.sack.number
         head_bytes += sum(pack.bytes for pack in sack.packs)
-        if drafts and (measures >= measures_max or head_bytes > HEAD_BYTES_PER_SLICE):
-            outcomes[number] = Processed(0, 0, 0, Counter(), complete=False)
-            continue
-        backlog = incoming.read_backlog(number, sack.sack.checkpoint, measures_max - measures)
+        if not fitting or head_bytes <= HEAD_BYTES_PER_SLICE:
+            fitting[sack.sack.number] = sack
+        outcomes[sack.sack.number] = Processed(0, 0, 0, Counter(), complete=False)
+    drafts: dict[int, _Draft] = {}
+    backlogs = incoming.read_backlogs({number: sack.sack.checkpoint for number, sack in fitting.items()}, measures_max)
+    for number, backlog in backlogs.items():
         if backlog is None:
             outcomes[number] = Processed(0, 0, 0, Counter(), complete=True)
         else:
-            measures += len(backlog.batch.values)
-            drafts[number] = _Draft(sack, backlog)
+            drafts[number] = _Draft(fitting[number], backlog)
     return drafts
 
 
@@ -192,7 +192,7 @@ def _plan(shares: Iterable[Share], drafts: Mapping[int, _Draft], indexer: Indexe
 
 def _commit(drafts: Iterable[_Draft], indexer: Indexer, store: Store) -> set[int]:
     """Write the objects of all sacks, then commit; return the sacks whose commit was lost."""
-    objects = ObjectBatch()
+    objects = ObjectBatch(store.driver.shares)
     commits: list[SackCommit] = []
     live = [draft for draft in drafts if draft.lost is None]
     for draft in live:

@@ -99,16 +99,17 @@ def encode_plan(plan: PackPlan) -> EncodedPlan:
 def _encode_heads(plan: PackPlan) -> list[Heir]:
     """Return what takes a pack's place: nothing, itself, or its halves."""
     pack, (base, delta) = plan.pack, plan.parts
-    metrics, points = count_metrics(base, delta)
-    if not metrics:
-        return []
-    if pack_rules.needs_split(pack, metrics, size_of(metrics, points)):
-        halves = pack_rules.split(pack, apply_delta(base, delta))
-        return [_make_heir(KIND_BASE, half, head) for half, head in halves if len(head.ids)]
     # A delta must cost enough less than the whole head.
     if plan.keeps_base and pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length:
-        return [Heir(pack, make_head_section(KIND_DELTA, pack, delta), metrics, size_of(metrics, points))]
-    return [_make_heir(KIND_BASE, pack, apply_delta(base, delta))]
+        metrics, points = count_metrics(base, delta)
+        if not pack_rules.needs_split(pack, metrics, size_of(metrics, points)):
+            return [Heir(pack, make_head_section(KIND_DELTA, pack, delta), metrics, size_of(metrics, points))]
+    whole = apply_delta(base, delta)
+    if not len(whole.ids):
+        return []
+    if pack_rules.needs_split(pack, len(whole.ids), encoded_size(whole)):
+        return [_make_heir(KIND_BASE, half, head) for half, head in pack_rules.split(pack, whole) if len(head.ids)]
+    return [_make_heir(KIND_BASE, pack, whole)]
 
 
 def _make_heir(kind: int, pack: Pack, head: Head) -> Heir:
@@ -167,19 +168,11 @@ def _add_heads(objects: ObjectBatch, contents: SackContents,
 def remember_heads(store: Store, plans: Sequence[EncodedPlan], written: Sequence[tuple[Pack, Section]]) -> None:
     """Keep heads that were just committed, and drop those in whose place they are."""
     kept = {pack.base for pack, _ in written}
-    for plan in plans:
-        for ref in (plan.pack.base, plan.pack.delta):
-            if ref is not None and ref not in kept:
-                store.forget_section(ref)
-    for pack, section in written:
-        # The bytes are there anyway; what they were made of may be part of something larger.
-        head = view_head(section.data)
-        if section.kind == KIND_DELTA:
-            assert pack.delta is not None
-            store.remember_delta(pack.delta, head)
-        else:
-            assert pack.base is not None
-            store.remember_base(pack.base, head)
+    replaced = [ref for plan in plans for ref in (plan.pack.base, plan.pack.delta)
+                if ref is not None and ref not in kept]
+    # The bytes are there anyway; what they were made of may be part of something larger.
+    store.replace_heads(replaced, [(pack, section.kind == KIND_DELTA, view_head(section.data))
+                                   for pack, section in written])
 
 
 def make_head_section(kind: int, pack: Pack, head: Head) -> Section:

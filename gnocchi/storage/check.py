@@ -2,18 +2,26 @@
 
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
+from gnocchi.storage.drivers import parse_offset
 from gnocchi.storage.sections import ENTRY, HEADER, ObjectTable, decode_table, pad
 
 
 def check_object(key: str, data: bytes) -> ObjectTable:
     """Verify all of an object but the content of its sections, and return its table.
 
+    data : all that is stored under its key, where other objects may lie beside it
+
     Raises CorruptedData.
     """
-    table = decode_table(key, data)
-    if table.length != len(data):
-        raise CorruptedData(key, 0, f"the object has {len(data)} bytes instead of {table.length}")
-    position = HEADER.size + ENTRY.size * len(table.entries)
+    begin = parse_offset(key)
+    table = decode_table(key, data[begin:])
+    if begin is not None:
+        data = data[:begin + table.length]
+    else:
+        begin = 0
+    if begin + table.length != len(data):
+        raise CorruptedData(key, begin, f"the object has {len(data) - begin} bytes instead of {table.length}")
+    position = begin + HEADER.size + ENTRY.size * len(table.entries)
     for entry in table.entries:
         position = _check_padding(key, data, position)
         if entry.offset != position:

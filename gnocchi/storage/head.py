@@ -61,7 +61,7 @@ def pick_metrics(parts: HeadParts, ids: numpy.ndarray) -> Head:
     """
     for part in parts:
         # FAST PATH: all metrics of a small pack at once.
-        if len(part.ids) == len(ids) and (part is parts.delta or not len(parts.delta.ids)) and (part.ids == ids).all():
+        if (part is parts.delta or not len(parts.delta.ids)) and _same(part.ids, ids):
             return part
     found = []
     left = ids
@@ -81,10 +81,15 @@ def apply_delta(base: Head, delta: Head) -> Head:
     """Return the head that a base and the delta on top of it mean."""
     if not len(delta.ids):
         return base
-    if not len(base.ids):
+    if not len(base.ids) or _same(base.ids, delta.ids):
         return delta
     kept = ~contains(delta.ids, base.ids)
     return _join([select_metrics(base, kept), delta]) if kept.any() else delta
+
+
+def _same(some: numpy.ndarray, others: numpy.ndarray) -> bool:
+    """Tell whether two arrays of ids are equal."""
+    return len(some) == len(others) and bool((some == others).all())
 
 
 def _join(heads: list[Head]) -> Head:
@@ -170,7 +175,7 @@ def encode_head(head: Head) -> bytes:
     body = []
     for array, (dtype, length) in zip(arrays, _layout(len(head.ids), len(raw.values)), strict=True):
         assert len(array) == length, f"BUG: head array of {len(array)} instead of {length}"
-        body.append(numpy.ascontiguousarray(array, dtype).view(numpy.uint8).data if length else b"")
+        body.append((array if array.dtype == dtype else array.astype(dtype)).tobytes())
     fields = (MAGIC, VERSION, 0, len(head.ids), len(raw.values), encoded_size(head))
     digest = xxhash.xxh3_64(HEADER.pack(*fields, 0))
     for part in body:

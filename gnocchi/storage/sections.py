@@ -5,6 +5,7 @@ can be rebuilt from a listing.  Every section begins with its own small header a
 a ranged read of one section verifies itself.
 """
 
+import functools
 import re
 import secrets
 import struct
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import xxhash
 
 from gnocchi.exceptions import CorruptedData
+from gnocchi.storage.drivers import OFFSET_MARK, parse_offset
 
 MAGIC = b"GNOCOBJ1"
 #: magic, version, flags, sections, sack bits, sack number, sequence, length, checksum of all else here and the table
@@ -27,7 +29,7 @@ ALIGNMENT = 8
 #: What the keys of all objects begin with.
 PREFIX = "sack/"
 
-_KEY = re.compile(r"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-([0-9a-f]{16})")
+_KEY = re.compile(rf"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-([0-9a-f]{{16}})(?:{OFFSET_MARK}[0-9]+)?")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -55,7 +57,7 @@ class Section(NamedTuple):
 
 
 class TableEntry(NamedTuple):
-    """A row of an object's table: a Section without its bytes, and where these lie."""
+    """A row of an object's table: a Section without its bytes, and where under the object's key these lie."""
 
     kind: int
     policy_id: uuid.UUID
@@ -85,27 +87,41 @@ def make_nonce() -> str:
     return secrets.token_hex(8)
 
 
-def make_key(sack_bits: int, sack: int, kind: str, sequence: int, nonce: str | None = None) -> str:
-    """Return a key that was never used before, if `nonce` was not with this kind: nothing is ever overwritten."""
-    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{nonce or make_nonce()}"
+def make_key(sack_bits: int, sack: int, kind: str, sequence: int, nonce: str | None = None,
+             offset: int | None = None) -> str:
+    """Return a key that was never used before, if `nonce` was not with this kind: nothing is ever overwritten.
+
+    offset : where in a file that it shares with others the object begins
+    """
+    mark = "" if offset is None else f"{OFFSET_MARK}{offset}"
+    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{nonce or make_nonce()}{mark}"
+
+
+@functools.lru_cache(4096)
+def _parse_key(key: str) -> tuple[int, int, int] | None:
+    """Return the three numbers that a key tells, or None when no object of ours has that key."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    return int(match[1]), int(match[2]), int.from_bytes(bytes.fromhex(match[3]), "big", signed=True)
 
 
 def parse_sequence(key: str) -> int | None:
     """Return the sequence of the commit that an object was written for, or None when no object of ours has that key."""
-    match = _KEY.fullmatch(key)
-    return int(match[2]) if match else None
+    parsed = _parse_key(key)
+    return parsed[1] if parsed else None
 
 
 def parse_sack_bits(key: str) -> int | None:
     """Return for how many sacks, as bits, an object was written, or None when no object of ours has that key."""
-    match = _KEY.fullmatch(key)
-    return int(match[1]) if match else None
+    parsed = _parse_key(key)
+    return parsed[0] if parsed else None
 
 
 def parse_nonce(key: str) -> int:
     """Return the random digits of an object's key as a signed integer; 0 when no object of ours has that key."""
-    match = _KEY.fullmatch(key)
-    return int.from_bytes(bytes.fromhex(match[3]), "big", signed=True) if match else 0
+    parsed = _parse_key(key)
+    return parsed[2] if parsed else 0
 
 
 class NamedHeads(NamedTuple):
@@ -179,8 +195,8 @@ def decode_table(key: str, data: bytes) -> ObjectTable:
         raise CorruptedData(key, HEADER.size, "table is cut short")
     if xxhash.xxh3_64_intdigest(data[:HEADER.size - 8] + table) != checksum:
         raise CorruptedData(key, 0, "checksum of the object's table does not match")
-    entries = []
+    entries, begin = [], parse_offset(key) or 0
     for kind, bits, level, _, rows, policy, low, offset, size, granularity, first, last in ENTRY.iter_unpack(table):
-        entries.append(TableEntry(kind, uuid.UUID(bytes=policy), bits, low, offset, size, rows, level,
+        entries.append(TableEntry(kind, uuid.UUID(bytes=policy), bits, low, begin + offset, size, rows, level,
                                   granularity, first, last))
     return ObjectTable(sack_bits, sack, sequence, length, entries)

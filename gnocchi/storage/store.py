@@ -13,7 +13,7 @@ from gnocchi.carbonara.window import WindowState, select_rows
 from gnocchi.catalogue import Block, Pack, SectionRef
 from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import block as block_format
-from gnocchi.storage.drivers import ByteRange, StorageDriver
+from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
 from gnocchi.storage.head import (
     Head,
     HeadParts,
@@ -42,6 +42,12 @@ WHOLE_BLOCK_BYTES_MAX = 256 << 10
 DIRECTORY_BYTES_GUESS = 64 << 10
 #: Read first of an object whose table is asked for: holds nearly every one.
 TABLE_BYTES_GUESS = 16 << 10
+
+#: Objects that share a file, and the size of each, at most: while any of them lives it takes the space of all.
+SHARERS_MAX = 16
+SHARED_BYTES_MAX = 64 << 10
+#: Objects that share begin at multiples of this, a page: what tears one when the power fails leaves the others whole.
+SHARED_ALIGNMENT = 4096
 
 
 class BlockReader(NamedTuple):
@@ -165,19 +171,18 @@ class Store:
             delta = deltas[0] if deltas else empty_head()
         return HeadParts(select_low_bits(base, pack.bits, pack.low), select_low_bits(delta, pack.bits, pack.low))
 
-    def remember_base(self, ref: SectionRef, head: Head) -> None:
-        """Keep a base that was just written, to spare reading it back."""
-        self._remember(ref, head)
+    def replace_heads(self, replaced: Sequence[SectionRef], written: Sequence[tuple[Pack, bool, Head]]) -> None:
+        """Drop what was kept of some bases and deltas; keep heads that were just written, to spare reading them back.
 
-    def remember_delta(self, ref: SectionRef, head: Head) -> None:
-        """Keep a delta that was just written."""
-        self._remember(("delta", ref), head)
-
-    def forget_section(self, ref: SectionRef) -> None:
-        """Drop what was kept of a base or delta that was replaced."""
+        written : packs, whether it is the delta of the pack that was written or the base, and that
+        """
         with self._lock:
-            self._cache.pop(ref, None)
-            self._cache.pop(("delta", ref), None)
+            for ref in replaced:
+                self._cache.pop(ref, None)
+                self._cache.pop(("delta", ref), None)
+            for pack, is_delta, head in written:
+                if _cached_size(head) <= self._cache.maxsize:
+                    self._cache[("delta", pack.delta) if is_delta else pack.base] = head
 
     def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the sealed buckets that a block holds of one metric and method.
@@ -291,9 +296,10 @@ class Store:
 
     def read_table(self, key: str) -> ObjectTable:
         """Return what an object says of itself.  Raises ObjectNotFound, CorruptedData, BackendUnavailable."""
-        data = self.driver.get(key, 0, TABLE_BYTES_GUESS)
+        begin = parse_offset(key) or 0
+        data = self.driver.get(key, begin, begin + TABLE_BYTES_GUESS)
         needed = table_length(key, data)
-        return decode_table(key, data if needed <= len(data) else self.driver.get(key, 0, needed))
+        return decode_table(key, data if needed <= len(data) else self.driver.get(key, begin, begin + needed))
 
     def write_sections(self, sack_bits: int, sack: int, kind: str, sequence: int,
                        sections: Sequence[Section]) -> list[SectionRef]:
@@ -315,23 +321,45 @@ class Store:
 class ObjectBatch:
     """Objects that are to be written together.
 
-    Those of one sack are of one commit, and their keys end in the same digits.
+    Those of one sack are of one commit, and their keys have the same digits.
 
     encoded : list of (key, bytes)
+
+    Parameters
+    ----------
+    shares : bool
+        Small objects, of whatever sacks, may be stored as one: the driver `shares`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shares: bool = False) -> None:
         self.encoded: list[tuple[str, bytes]] = []
+        self._shares = shares
+        #: How many share with the last one that does, and where the next one would begin.
+        self._sharers = self._end = 0
         self._nonces: dict[tuple[int, int], str] = {}
-        self._keys: set[str] = set()
+        self._kinds: set[tuple[int, int, str]] = set()
 
     def add(self, sack_bits: int, sack: int, kind: str, sequence: int,
             sections: Sequence[Section]) -> list[SectionRef]:
         """Add an object, of another kind than the others of the sack; return where each section will lie in it."""
-        key = make_key(sack_bits, sack, kind, sequence, self._nonces.setdefault((sack_bits, sack), make_nonce()))
-        assert key not in self._keys, f"BUG: two objects {key}"
-        self._keys.add(key)
         data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
+        begin = self._place(len(data))
+        if (sack_bits, sack) not in self._nonces:
+            self._nonces[sack_bits, sack] = make_nonce()
+        key = make_key(sack_bits, sack, kind, sequence, self._nonces[sack_bits, sack], begin)
+        assert (sack_bits, sack, kind) not in self._kinds, f"BUG: two objects {kind} of sack {sack}"
+        self._kinds.add((sack_bits, sack, kind))
         self.encoded.append((key, data))
-        return [SectionRef(key, offset, len(section.data))
+        return [SectionRef(key, (begin or 0) + offset, len(section.data))
                 for section, offset in zip(sections, offsets, strict=True)]
+
+    def _place(self, size: int) -> int | None:
+        """Return where in a file that it shares an object shall begin, or None when it shall have its own."""
+        if not self._shares or size > SHARED_BYTES_MAX:
+            return None
+        if self._sharers == SHARERS_MAX:
+            self._sharers = self._end = 0
+        begin = self._end
+        self._end += size + -size % SHARED_ALIGNMENT
+        self._sharers += 1
+        return begin

@@ -112,6 +112,23 @@ class IncomingDriverContract:
         backlog = driver.read_backlog(0, {}, 10)
         assert (100, 1, False) == (len(backlog.batch.values), backlog.bundles, backlog.complete)
 
+    def test_read_backlogs(self, driver):
+        """Several sacks at once: each gets what it would get alone; what there is no room for is left out."""
+        for i in range(8):
+            driver.write_measures(make_batch(*[(make_id(sack, i), [(i, sack + 0.5)] * 2) for sack in (0, 1, 3)]))
+        found = driver.read_backlogs({3: {}, 2: {}, 0: {}, 1: driver.read_backlog(1, {}, 6).checkpoint}, 1000)
+        assert [3, 2, 0, 1] == list(found)
+        assert found[2] is None
+        for sack, first in ((3, 0), (0, 0), (1, 3)):
+            expected = [(make_id(sack, i), [(i, sack + 0.5)] * 2) for i in range(first, 8)]
+            assert expected == list_series(found[sack].batch)
+            assert (8 - first, True) == (found[sack].bundles, found[sack].complete)
+            assert driver.read_backlog(sack, found[sack].checkpoint, 10) is None
+        few = driver.read_backlogs({2: {}, 1: {}, 0: {}, 3: {}}, 20)
+        assert [2, 1, 0] == list(few)
+        assert [None, (8, True), (2, False)] == [
+            backlog and (backlog.bundles, backlog.complete) for backlog in few.values()]
+
     def test_uncommitted_slice_is_read_again(self, driver):
         """Reading frees nothing, nor does what other sacks commit."""
         driver.write_measures(make_batch((make_id(0), [(1, 1.0)]), (make_id(1), [(1, 2.0)])))

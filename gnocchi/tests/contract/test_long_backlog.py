@@ -6,8 +6,8 @@ import random
 import numpy
 import pytest
 
+from gnocchi.incoming import IncomingDriver, slice_table
 from gnocchi.incoming import file as incoming_file
-from gnocchi.incoming import slice_table
 from gnocchi.incoming.file import FileDriver
 from gnocchi.tests.backlog import drain_all, list_series, make_batch, make_id
 
@@ -292,6 +292,19 @@ class Run:
                 return
             self.checkpoints[sack] = backlog.checkpoint
 
+    def read_together(self):
+        """Read a slice of each of some sacks; commit those that are not lost."""
+        sacks = self.random.sample(range(SACKS), self.random.randint(1, SACKS))
+        asked = {sack: self.checkpoints[sack] for sack in sacks}
+        most = self.random.choice([1, 30, 1000, 1000])
+        found = self.random.choice(self.readers).read_backlogs(asked, most)
+        expected = IncomingDriver.read_backlogs(self.all_seeing, asked, most)     # one by one
+        assert list(expected) == list(found)
+        for sack, backlog in found.items():
+            assert same_backlog(expected[sack], backlog)
+            if backlog is not None and self.random.random() < 0.8:
+                self.checkpoints[sack] = backlog.checkpoint
+
     def compare_figures(self):
         reader = self.random.choice(self.readers)
         assert self.all_seeing.list_backlogs(self.checkpoints) == reader.list_backlogs(self.checkpoints)
@@ -319,8 +332,8 @@ def test_as_if_all_were_in_memory(seed, make_driver):
     """Whatever happens, each slice, checkpoint and figure is that of a reader with everything in memory."""
     run = Run(seed, make_driver)
     for _ in range(120):
-        run.random.choices([run.write, run.read, run.compare_figures, run.acknowledge, run.replace_writer,
-                            run.restart_reader, run.harm_table], [8, 8, 4, 2, 1, 1, 1])[0]()
+        run.random.choices([run.write, run.read, run.read_together, run.compare_figures, run.acknowledge,
+                            run.replace_writer, run.restart_reader, run.harm_table], [8, 8, 4, 4, 2, 1, 1, 1])[0]()
     run.compare_figures()
     for writer in run.writers:
         writer.close()

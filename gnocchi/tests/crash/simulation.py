@@ -161,6 +161,8 @@ class _Remote:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._target, name)
+        if not callable(function):
+            return function
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             return self._simulation.call(function, *arguments, **keywords)
