@@ -42,7 +42,9 @@ from executed.service import Answer, CannotStart, Service
 DEFAULT_STATUS = {"POST": 201, "DELETE": 204}
 
 #: Headers of answers that tell a reader something.
-SHOWN_HEADERS = ("Location", "Link", "Allow", "WWW-Authenticate", "ETag", "Last-Modified", "Content-Type")
+SHOWN_HEADERS = (
+    "Location", "Link", "Allow", "WWW-Authenticate", "ETag", "Last-Modified", "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Max-Age", "Content-Type")
 
 JSON = "application/json"
 

@@ -16,13 +16,16 @@ from typing import NamedTuple
 TIMEOUT_S = 120.0
 POLL_S = 0.05
 
-#: Small, for it has one client.
+#: Small, for it has one client.  What the pages say is switched on is.
 OPTIONS = """\
 [metricd]
 workers = 1
 [api]
 workers = 1
 operation_timeout = 60
+enable_proxy_headers_parsing = true
+[cors]
+allowed_origin = https://grafana.example.org
 """
 
 START = "import sys; from gnocchi.cli.standalone import standalone; sys.exit(standalone())"

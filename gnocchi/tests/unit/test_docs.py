@@ -1,10 +1,14 @@
 """The documents and what they speak of agree: options, policy rules, methods, layers, release notes."""
 
+import importlib
 import io
+import json
 import pathlib
 import re
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from oslo_config import cfg, generator
 
 import gnocchi
@@ -81,3 +85,46 @@ def test_aggregation_methods_are_defined():
             assert f"``{method}``" in text, method
     assert "``1pct`` … ``99pct``" in text
     assert f"These are {len(methods.METHODS)} names" in text
+
+
+@pytest.fixture
+def layout(monkeypatch):
+    """The module that lays out answers in the documents."""
+    if not DOCUMENTS.is_dir():
+        pytest.skip("documents are not installed with the package")
+    monkeypatch.syspath_prepend(str(DOCUMENTS.parent / "ext" / "executed"))
+    return importlib.import_module("layout")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+                    lambda each: st.lists(each) | st.dictionaries(st.text(max_size=30), each)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_json_is_laid_out_unchanged(layout, value):
+    """Whatever the answer, the page has it; in short lines wherever a line can be broken."""
+    text = layout.format_json(value)
+    assert value == json.loads(text)
+    for line in text.splitlines():
+        assert len(line) <= layout.WIDTH or line.rstrip(",")[-1] not in "]}" or line.strip(" ,]}") == ""
+
+
+def test_series_are_shown_in_every_shape(layout):
+    """One row for each series, one column for each time, one table for each granularity."""
+    points = [["2026-01-01T12:00:00+00:00", 60.0, 1.5], ["2026-01-01T12:01:00+00:00", 60.0, float("nan")],
+              ["2026-01-01T12:00:00+00:00", 3600.0, 2.0]]
+    answers = [
+        ({"aggregated": points}, "aggregated"),
+        ({"x": {"mean": points}}, "web mean"),
+        ({"x": {"cpu": {"mean": points}}}, "web cpu mean"),
+        ([{"group": {"flavor": "a"}, "measures": {"measures": {"aggregated": points}}}], "flavor a: aggregated"),
+    ]
+    for answer, label in answers:
+        series, = layout.list_series(answer, {"x": "web"})
+        assert label == series.label
+        blank = " " * len(label)
+        assert ("3600 s".ljust(len(label)) + "  12:00\n" + label + "      2\n\n" + "60 s".ljust(len(blank))
+                + "  12:00  12:01\n" + label + "    1.5    NaN") == layout.format_series([series])
+
+
+def test_long_answers_are_cut(layout):
+    assert "a\nb\n… and 2 more lines" == layout.shorten("a\nb\nc\nd", 2)
+    assert "a\nb" == layout.shorten("a\nb", 2)
