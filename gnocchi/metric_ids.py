@@ -6,10 +6,26 @@ item out of such an array: numpy strips trailing NUL bytes.  Use `unpack_ids`.
 
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 import numpy
 
 DTYPE = numpy.dtype("S16")
+
+_class: Any = uuid.UUID     # its slots, which it does not let anybody set
+_new, _set_int, _set_is_safe = _class.__new__, _class.int.__set__, _class.is_safe.__set__
+_UNKNOWN = uuid.SafeUUID.unknown
+
+
+def from_int(number: int) -> uuid.UUID:
+    """Return the UUID of a number of 128 bits, which is not checked.
+
+    FAST PATH: 0.55 us instead of 1.4 us, of which an answer about 1,000 metrics needs some 3,500.
+    """
+    made: uuid.UUID = _new(uuid.UUID)
+    _set_int(made, number)
+    _set_is_safe(made, _UNKNOWN)
+    return made
 
 
 def pack_ids(ids: Iterable[uuid.UUID]) -> numpy.ndarray:
@@ -20,7 +36,7 @@ def pack_ids(ids: Iterable[uuid.UUID]) -> numpy.ndarray:
 def unpack_ids(ids: numpy.ndarray) -> list[uuid.UUID]:
     """Return the UUIDs of an `S16` array, in order."""
     data = ids.tobytes()
-    return [uuid.UUID(bytes=data[i:i + 16]) for i in range(0, len(data), 16)]
+    return [from_int(int.from_bytes(data[i:i + 16])) for i in range(0, len(data), 16)]
 
 
 def low_words(ids: numpy.ndarray) -> numpy.ndarray:

@@ -12,14 +12,15 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
+from gnocchi import metric_ids
+
 
 def _to_bytes(value: uuid.UUID | None) -> bytes | None:
     return None if value is None else value.bytes
 
 
 def _from_bytes(value: bytes | None) -> uuid.UUID | None:
-    # From an int: half the price of `bytes=`, which checks and copies.
-    return None if value is None else uuid.UUID(int=int.from_bytes(value))
+    return None if value is None else metric_ids.from_int(int.from_bytes(value))
 
 
 class UUID(sa.types.TypeDecorator[uuid.UUID]):

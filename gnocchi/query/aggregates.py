@@ -128,9 +128,9 @@ def compute_points(root: Node, selection: Selection, terms: Terms, granularities
 
 def choose_granularities(selection: Selection, wanted: numpy.timedelta64 | None) -> list[numpy.timedelta64]:
     """Return what to read, coarsest first.  Raises MetricsCannotBeAggregated, UnknownAggregation."""
-    offered = {series.metric.archive_policy.id: {grouping.span_ns(granularity): granularity for granularity
-                                                 in series.metric.archive_policy.granularities}
-               for series in selection.series}
+    policies = {series.metric.archive_policy.id: series.metric.archive_policy for series in selection.series}
+    offered = {id: {grouping.span_ns(granularity): granularity for granularity in policy.granularities}
+               for id, policy in policies.items()}
     common = set.intersection(*(set(granularities) for granularities in offered.values()))
     if wanted is None and not common:
         raise MetricsCannotBeAggregated("No granularity match", selection.describe())
@@ -140,10 +140,10 @@ def choose_granularities(selection: Selection, wanted: numpy.timedelta64 | None)
     if wanted is None:
         return [next(iter(offered.values()))[ns] for ns in sorted(common, reverse=True)]
     ns = grouping.span_ns(wanted)
-    missing = [[name, series.method, ns / 1e9] for name, series in zip(selection.names, selection.series, strict=True)
-               if ns not in offered[series.metric.archive_policy.id]]
-    if missing:
-        raise MetricsCannotBeAggregated("Granularities are missing", missing)
+    if ns not in common:
+        raise MetricsCannotBeAggregated("Granularities are missing", [
+            [name, series.method, ns / 1e9] for name, series in zip(selection.names, selection.series, strict=True)
+            if ns not in offered[series.metric.archive_policy.id]])
     return [wanted]
 
 

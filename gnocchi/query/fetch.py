@@ -1,5 +1,6 @@
 """Stored series of one metric, as a reader sees them."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy
@@ -144,11 +145,16 @@ class _MetricReader:
 
 
 def _join(parts: list[tuple[numpy.ndarray, numpy.ndarray]]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Put the points (times in ns, values) of blocks and of the window, which do not overlap, in order."""
+    """Put the points (times in ns, values) of blocks and of the window, which have no time in common, in order."""
     found = sorted((part for part in parts if len(part[0])), key=lambda part: part[0][0])
     if len(found) < 2:
         return found[0] if found else parts[0]
-    return numpy.concatenate([times for times, _ in found]), numpy.concatenate([values for _, values in found])
+    times, values = numpy.concatenate([part[0] for part in found]), numpy.concatenate([part[1] for part in found])
+    if all(before[0][-1] < after[0][0] for before, after in itertools.pairwise(found)):
+        return times, values
+    # Merged blocks need not have been neighbours.
+    order = numpy.argsort(times, kind="stable")
+    return times[order], values[order]
 
 
 def _cut(times: numpy.ndarray, values: numpy.ndarray, first: int,

@@ -104,13 +104,12 @@ class _PolicyReader:
         self._policy = series[0].metric.archive_policy.window_policy
         self._start = None if asked.start is None else _ns(asked.start)
         self._stop = None if asked.stop is None else _ns(asked.stop)
-        self._ids = numpy.unique(metric_ids.pack_ids([metric.id for metric, _ in series]))
-        places = numpy.searchsorted(self._ids, metric_ids.pack_ids([metric.id for metric, _ in series])).tolist()
+        self._ids, places = numpy.unique(metric_ids.pack_ids([metric.id for metric, _ in series]), return_inverse=True)
+        self._methods = tuple(dict.fromkeys(method for _, method in series))
         #: For each method, the row of each metric, or -1.
-        self._rows: dict[str, numpy.ndarray] = {}
-        for place, row, (_, method) in zip(places, rows, series, strict=True):
-            self._rows.setdefault(method, numpy.full(len(self._ids), -1))[place] = row
-        self._methods = tuple(self._rows)
+        self._rows = {method: numpy.full(len(self._ids), -1) for method in self._methods}
+        for place, row, (_, method) in zip(places.tolist(), rows, series, strict=True):
+            self._rows[method][place] = row
         self._packs = self._find(indexer, series[0].metric.archive_policy)
 
     def _find(self, indexer: Indexer, policy: ArchivePolicy) -> list[tuple[Pack, list[Block], numpy.ndarray]]:

@@ -5,6 +5,7 @@ import uuid
 
 import voluptuous
 
+from gnocchi import metric_ids
 from gnocchi.indexer import CURRENT_REVISION
 from gnocchi.indexer.pagination import invalid_marker
 
@@ -27,7 +28,7 @@ def parse_uuid(text: str) -> uuid.UUID:
     digits = text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "")
     if not _HEX.fullmatch(digits):
         raise ValueError("badly formed hexadecimal UUID string")
-    return uuid.UUID(hex=digits)
+    return metric_ids.from_int(int(digits, 16))
 
 
 def parse_marker(text: str | None) -> uuid.UUID | None:

@@ -231,9 +231,11 @@ def decode_row_group(directory: Directory, places: list[FramePlace], data: list[
     Raises CorruptedData.
     """
     begin = places[0].number * ROWS_PER_FRAME
-    inside = rows[slice(*numpy.searchsorted(rows, [begin, begin + ROWS_PER_FRAME]))] - begin
-    times = _decode_times(directory, places[0], data[0], key, offset)[inside]
-    columns = [_decode_values(place, content, key, offset)
+    inside = rows[slice(*rows.searchsorted((begin, begin + ROWS_PER_FRAME)))] - begin
+    start, stop = int(inside[0]), int(inside[-1]) + 1
+    inside -= start
+    times = _decode_times(directory, places[0], data[0], key, offset, start, stop)[inside]
+    columns = [_decode_values(place, content, key, offset, start, stop)
                for place, content in zip(places[1:], data[1:], strict=True)]
     return times, [Column(values[inside], None if present is None else present[inside]) for values, present in columns]
 
@@ -253,11 +255,11 @@ def decode_column(directory: Directory, method: str, data: bytes, key: str, offs
 
 
 def concat_columns(parts: Sequence[Column]) -> Column:
-    """Return one column of the values of all, in order."""
-    values = numpy.concatenate([numpy.empty(0), *(column.values for column in parts)])
+    """Return one column of the values of all, one or more, in order."""
+    values = join([column.values for column in parts])
     if all(column.present is None for column in parts):
         return Column(values, None)
-    return Column(values, numpy.concatenate([
+    return Column(values, join([
         numpy.ones(len(column.values), bool) if column.present is None else column.present for column in parts]))
 
 

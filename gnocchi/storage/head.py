@@ -67,11 +67,9 @@ def pick_metrics(parts: HeadParts, ids: numpy.ndarray) -> Head:
     left = ids
     for part in (parts.delta, parts.base):
         if len(part.ids) and len(left):
-            places = numpy.minimum(numpy.searchsorted(part.ids, left), len(part.ids) - 1)
-            here = part.ids[places] == left
-            rows = places[here]
+            rows, held = find_metrics(part.ids, left)
             found.append(Head(part.ids[rows], select_rows(part.state, rows)))
-            left = left[~here]
+            left = left[~held]
     if len(left):
         found.append(Head(left, empty_state(len(left))))
     return _join([head for head in found if len(head.ids)])
@@ -103,10 +101,16 @@ def _join(heads: list[Head]) -> Head:
 
 def contains(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> numpy.ndarray:
     """Return, for each of `ids`, whether it is among `sorted_ids`; bool, shape of `ids`."""
-    if not len(sorted_ids):
-        return numpy.zeros(len(ids), bool)
-    places = numpy.minimum(numpy.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
-    return sorted_ids[places] == ids
+    return find_metrics(sorted_ids, ids)[1]
+
+
+def find_metrics(sorted_ids: numpy.ndarray, ids: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the places in `sorted_ids` of those of `ids` that it has, and which these are (bool, shape of `ids`)."""
+    if not len(sorted_ids) or not len(ids):
+        return numpy.empty(0, numpy.int64), numpy.zeros(len(ids), bool)
+    places = numpy.minimum(sorted_ids.searchsorted(ids), len(sorted_ids) - 1)
+    held = sorted_ids[places] == ids
+    return places[held], held
 
 
 def find_metric(head: Head, metric_id: bytes) -> SeriesWindow | None:

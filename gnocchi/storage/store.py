@@ -18,11 +18,11 @@ from gnocchi.storage.head import (
     Head,
     HeadParts,
     apply_delta,
-    contains,
     decode_head,
     empty_head,
     encoded_size,
     find_metric,
+    find_metrics,
     select_low_bits,
 )
 from gnocchi.storage.merge import BlockSummary, Rows, summarize
@@ -135,11 +135,10 @@ class Store:
         """
         left, found = numpy.arange(len(ids)), []
         for head in self._read_parts(pack.base, pack.delta) if pack.base is not None else ():
-            held = contains(head.ids, ids[left])
-            mine = left[held]
-            if len(mine):
-                found.append((mine, select_rows(head.state, numpy.searchsorted(head.ids, ids[mine]))))
-            left = left[~held]
+            rows, held = find_metrics(head.ids, ids[left])
+            if len(rows):
+                found.append((left[held], select_rows(head.state, rows)))
+                left = left[~held]
         return found
 
     def _read_parts(self, base: SectionRef, delta: SectionRef | None) -> list[Head]:
@@ -228,7 +227,9 @@ class Store:
         rows = numpy.arange(ends[-1] if len(ends) else 0) + (stops - ends).repeat(stops - starts)
         plan = block_format.plan_rows(reader.directory, rows, methods)
         data = self._read_frames(reader, [place for places in plan for place in places])
-        times = [numpy.empty(0, numpy.int64)]
+        if not len(rows):
+            return Rows(rows, rows, {method: Column(numpy.empty(0), None) for method in methods})
+        times = []
         columns: dict[str, list[Column]] = {method: [] for method in methods}
         for places in plan:
             contents = [data[place] for place in places]
@@ -236,7 +237,7 @@ class Store:
             times.append(part)
             for method, column in zip(methods, found, strict=True):
                 columns[method].append(column)
-        return Rows(held.repeat(stops - starts), numpy.concatenate(times),
+        return Rows(held.repeat(stops - starts), block_format.join(times),
                     {method: block_format.concat_columns(parts) for method, parts in columns.items()})
 
     def _read_frames(self, reader: BlockReader,

@@ -62,9 +62,10 @@ def enforce_on_metrics(request: Request, rule: str, metrics: Sequence[Metric]) -
     names = request.services.policy.names_in(rule)
     of_resources = names is None or any(name.startswith("resource.") for name in names)
     resources = list_resources_of(request, metrics) if of_resources else {}
+    once = names is not None and all(name in formats.CREATOR_KEYS or name.startswith("resource.") for name in names)
     asked = set()
     for metric in metrics:
-        if names is not None and all(name in formats.CREATOR_KEYS or name.startswith("resource.") for name in names):
+        if once:
             key = (metric.creator, metric.resource_id)
             if key in asked:
                 continue
