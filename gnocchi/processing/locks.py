@@ -19,9 +19,10 @@ from typing import Any
 import tenacity
 import tooz
 from tooz import coordination
-from tooz.drivers.file import FileLock
+from tooz.drivers.file import FileDriver
 
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
+from gnocchi.processing import range_locks
 
 LOG = logging.getLogger(__name__)
 
@@ -102,6 +103,9 @@ class Coordinator:
             except (RuntimeError, ValueError, LookupError, ImportError) as e:
                 raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
         self._fail_fast()
+        self._locks: Any = self._tooz
+        if range_locks.SUPPORTED and isinstance(self._tooz, FileDriver):
+            self._locks = range_locks.RangeLocks(os.path.dirname(os.fsdecode(self._tooz.get_lock(b"any").name)))
         self._stopped = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="coordination heartbeat", daemon=True)
         self._lost = False
@@ -194,7 +198,7 @@ class Coordinator:
 
         A new lock object each time: those of tooz's file driver miscount after a failed try.
         """
-        lock = self._tooz.get_lock(name)
+        lock = self._locks.get_lock(name)
         with translate_failures("lock"):
             return lock if lock.acquire(blocking=False) else None
 
@@ -206,13 +210,6 @@ class Coordinator:
                 lock.release()
         except BackendUnavailable as e:
             LOG.warning("%s", e)
-
-    def discard(self, lock: Any) -> None:
-        """Give back a lock whose name nobody will ever use again: files of such ones would pile up."""
-        self.release(lock)
-        if isinstance(lock, FileLock):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(lock.name)
 
     @contextlib.contextmanager
     def try_lock(self, name: bytes) -> Iterator[bool]:

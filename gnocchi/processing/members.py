@@ -88,5 +88,5 @@ class Membership:
         with contextlib.suppress(GroupNotCreated, MemberNotJoined, tooz.NotImplemented):
             self._coordinator.call("leave_group", GROUP)
         if self._life is not None:
-            self._coordinator.discard(self._life)
+            self._coordinator.release(self._life)
             self._life = None

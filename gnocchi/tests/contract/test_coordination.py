@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,14 +143,29 @@ def test_killed_member_of_a_file_group_is_gone_at_once(tmp_path):
             assert set() == list_members(one)
 
 
-def test_life_lock_leaves_no_file(tmp_path):
-    """Members that leave do not pile up files."""
-    with session(f"file://{tmp_path}/c", "one") as one:
+def test_locks_share_a_file(tmp_path):
+    """However many sacks and members there are or have been; tooz has one of its own."""
+    url = f"file://{tmp_path}/c"
+    with session(url, "one") as one, session(url, "two") as two:
         membership = Membership(one)
         membership.join()
-        assert "member-one" in os.listdir(tmp_path / "c")
+        names = [lock_name(sack_name(number, 64)) for number in range(64)]
+        held = [one.acquire(name) for name in names]
+        assert all(held)
+        assert [None] * 64 == [two.acquire(name) for name in names]
+        for lock in held[::2]:
+            one.release(lock)
+        assert [True, False] * 32 == [two.acquire(name) is not None for name in names]
         membership.leave()
-        assert "member-one" not in os.listdir(tmp_path / "c")
+    assert {"locks", ".driver_lock"} == {path.name for path in (tmp_path / "c").iterdir() if path.is_file()}
+
+
+def test_directory_of_locks_is_gone(tmp_path):
+    """Nobody believes to have a lock then; it may be tried again."""
+    with session(f"file://{tmp_path}/c") as one:
+        shutil.rmtree(tmp_path / "c")
+        with pytest.raises(BackendUnavailable, match="^Coordination service cannot lock"), one.try_lock(LOCK):
+            pass
 
 
 def test_service_that_cannot_be_reached():
