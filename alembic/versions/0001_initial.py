@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, text
+from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, ProjectOf, text
 
 revision = "0001"
 down_revision = None
@@ -73,6 +73,11 @@ def resource_columns():
     ]
 
 
+def project_of_creator():
+    return sa.Column("creator_project", NAME, sa.Computed(ProjectOf(sa.column("creator")), persisted=True),
+                     nullable=True)
+
+
 def create_resources():
     op.create_table(
         "resource_type",
@@ -86,6 +91,7 @@ def create_resources():
         "resource",
         sa.Column("id", UUID, nullable=False),
         *resource_columns(),
+        project_of_creator(),
         sa.PrimaryKeyConstraint("id", name="pk_resource"),
         sa.ForeignKeyConstraint(["type"], ["resource_type.name"], ondelete="RESTRICT",
                                 name="fk_resource_type_resource_type"),
@@ -93,7 +99,7 @@ def create_resources():
         **TABLE_OPTIONS)
     op.create_index("ix_resource_revision_start", "resource", ["revision_start", "started_at", "id"])
     op.create_index("ix_resource_type", "resource", ["type", "revision_start", "started_at", "id"])
-    for column in ("creator", "user_id", "project_id", "original_resource_id", "ended_at"):
+    for column in ("creator", "creator_project", "user_id", "project_id", "original_resource_id", "ended_at"):
         op.create_index(f"ix_resource_{column}", "resource", [column])
     if op.get_bind().dialect.name == "postgresql":
         op.create_index("ix_resource_attributes", "resource", ["attributes"], postgresql_using="gin",
@@ -128,6 +134,7 @@ def create_metrics():
         sa.Column("created_at", TIMESTAMP, nullable=False),
         sa.Column("needs_raw_data_truncation", sa.Boolean, nullable=False),
         sa.Column("last_measure_timestamp", TIMESTAMP, nullable=True),
+        project_of_creator(),
         sa.PrimaryKeyConstraint("id", name="pk_metric"),
         sa.ForeignKeyConstraint(["archive_policy_id"], ["archive_policy.id"], ondelete="RESTRICT",
                                 name="fk_metric_archive_policy_id_archive_policy"),
@@ -141,7 +148,7 @@ def create_metrics():
     op.create_index("ix_metric_needs_raw_data_truncation", "metric", ["needs_raw_data_truncation", "id"],
                     sqlite_where=sa.text("needs_raw_data_truncation = 1"),
                     postgresql_where=sa.text("needs_raw_data_truncation"))
-    for column in ("archive_policy_id", "creator", "name"):
+    for column in ("archive_policy_id", "creator", "creator_project", "name"):
         op.create_index(f"ix_metric_{column}", "metric", [column, "id"])
 
 

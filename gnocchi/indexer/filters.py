@@ -40,11 +40,15 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What a filter can name: SQL value, and for typed attributes the documents that it is taken from."""
+    """What a filter can name: SQL value, and for typed attributes the documents that it is taken from.
+
+    indexed : column with an index that is equal to texts, the empty one excepted, where `column` is
+    """
 
     kind: Kind
     column: sa.ColumnElement[Any]
     documents: sa.ColumnElement[Any] | None = None
+    indexed: sa.ColumnElement[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +145,9 @@ class Compiler:
 
     def _membership(self, field: Field, tree: Membership, positive: bool) -> sa.ColumnElement[bool]:
         column, values = field.column, tree.values
+        if field.indexed is not None and positive and all(values):
+            field = dataclasses.replace(field, column=field.indexed)
+            column = field.column
         if field.documents is not None and self._dialect == "postgresql" and positive \
                 and len(values) <= INDEXED_VALUES_MAX:
             return sa.or_(*(self._contains(field.documents, tree.field, value) for value in values))
@@ -172,8 +179,12 @@ class Compiler:
         return value if field.documents is None else encode_attribute(value)
 
 
-def creator_fields(creator: sa.ColumnElement[Any], dialect: str) -> dict[str, Field]:
-    """Return the fields made of a column of creators, `<user>:<project>`."""
+def creator_fields(creator: sa.ColumnElement[Any], dialect: str,
+                   project_of: sa.ColumnElement[Any] | None = None) -> dict[str, Field]:
+    """Return the fields made of a column of creators, `<user>:<project>`.
+
+    project_of : column that is `types.ProjectOf` these, if there is one
+    """
     find = {"sqlite": sa.func.instr, "postgresql": sa.func.strpos, "mysql": sa.func.instr}[dialect]
     colon = find(creator, ":")
 
@@ -184,10 +195,11 @@ def creator_fields(creator: sa.ColumnElement[Any], dialect: str) -> dict[str, Fi
     return {
         "creator": Field(Kind.STRING, creator),
         "created_by_user_id": Field(Kind.CREATOR_USER, half(user, sa.null())),
-        "created_by_project_id": Field(Kind.CREATOR_PROJECT, half(project, sa.null())),
+        "created_by_project_id": Field(Kind.CREATOR_PROJECT, half(project, sa.null()), indexed=project_of),
         # As replies show them: who has no colon is a user without a project.
         SHOWN_USER: Field(Kind.CREATOR_USER, half(user, creator)),
-        SHOWN_PROJECT: Field(Kind.CREATOR_PROJECT, sa.case((creator.is_not(None), half(project, "")))),
+        SHOWN_PROJECT: Field(Kind.CREATOR_PROJECT, sa.case((creator.is_not(None), half(project, "")))
+                             if project_of is None else project_of),
     }
 
 

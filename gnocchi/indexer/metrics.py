@@ -21,10 +21,11 @@ from gnocchi.indexer.archive_policies import (
     match_archive_policy,
 )
 from gnocchi.indexer.checks import check_text
-from gnocchi.indexer.filters import Compiler, Field, Filter, Kind, creator_fields
+from gnocchi.indexer.filters import Filter
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
 from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.transactions import Connections, Undone, retried
+from gnocchi.indexer.visible_metrics import WITH_RESOURCE, VisibleMetrics
 
 T = TypeVar("T")
 
@@ -61,16 +62,6 @@ SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
 #: What a list can be filtered by, as equal to one value.
 FILTER_COLUMNS = {key: SORT_COLUMNS[key] for key in
                   ("id", "name", "unit", "creator", "resource_id", "archive_policy_name")}
-
-
-def visible_fields(dialect: str) -> dict[str, Field]:
-    """Return what decides whether a metric is visible; the fields of its resource begin with `resource.`."""
-    texts = [resource.c.type, resource.c.user_id, resource.c.project_id, resource.c.original_resource_id]
-    of_resource = creator_fields(resource.c.creator, dialect) | {
-        column.name: Field(Kind.STRING, column) for column in texts}
-    return creator_fields(metric.c.creator, dialect) | {
-        column.name: Field(Kind.STRING, column) for column in (metric.c.name, metric.c.unit)} | {
-        f"resource.{name}": field for name, field in of_resource.items()}
 
 
 def utcnow() -> datetime.datetime:
@@ -266,7 +257,7 @@ class Metrics(Connections):
         marker : id of the last metric already seen
         sorts : `key[:direction]` each; empty: by id.  `pagination.effective_sorts(sorts, METRIC_SORTS,
             ("id",))` tells the order that results.
-        visible : what the caller may see at all, of `visible_fields`; a marker must be among it
+        visible : what the caller may see at all, of `visible_metrics.visible_fields`; a marker must be among it
 
         Raises
         ------
@@ -281,15 +272,14 @@ class Metrics(Connections):
         for key, value in (filters or {}).items():
             column = FILTER_COLUMNS[key]
             statement = statement.where(column.is_(None) if value is None else column == value)
-        condition: sa.ColumnElement[bool] = sa.true()
-        if visible is not None:
-            condition = Compiler(visible_fields(self.dialect), self.dialect).compile(visible)
-            statement = statement.outerjoin(resource, resource.c.id == metric.c.resource_id).where(condition)
+        seen = None if visible is None else VisibleMetrics(visible, self.dialect)
         with self.reading() as connection:
+            if seen is not None:
+                statement = seen.restrict(connection, statement)
             if marker is not None:
-                source = metric.join(archive_policy).outerjoin(resource, resource.c.id == metric.c.resource_id)
-                last = connection.execute(sa.select(*[order.column for order in orders]).select_from(source)
-                                          .where(metric.c.id == marker, IS_ACTIVE, condition)).first()
+                values = sa.select(*[order.column for order in orders]).select_from(WITH_RESOURCE.join(archive_policy))
+                last = connection.execute(values.where(
+                    metric.c.id == marker, IS_ACTIVE, sa.true() if seen is None else seen.condition)).first()
                 if last is None:
                     raise pagination.invalid_marker(marker)
                 statement = statement.where(pagination.after(orders, last))

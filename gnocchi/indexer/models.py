@@ -6,7 +6,7 @@ lies is always the three columns key, offset and length (`SectionRef`).
 
 import sqlalchemy as sa
 
-from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, text
+from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, ProjectOf, text
 
 #: Longest names and ids that the columns take, in characters; `checks.check_text` refuses longer ones.
 NAME_LENGTH = 255
@@ -28,6 +28,12 @@ metadata = sa.MetaData(naming_convention={
 
 def _name(column: str, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(column, text(NAME_LENGTH), nullable=nullable)
+
+
+def _project_of_creator() -> sa.Column[str]:
+    """What is looked for in lists for those who see what their project has made."""
+    return sa.Column("creator_project", text(NAME_LENGTH), sa.Computed(ProjectOf(sa.column("creator")), persisted=True),
+                     nullable=True)
 
 
 # Rows and keys of storage name a policy by id: its name may be deleted and made anew.
@@ -79,11 +85,13 @@ resource = sa.Table(
     "resource", metadata,
     sa.Column("id", UUID, primary_key=True),
     *_resource_columns(),
+    _project_of_creator(),
     sa.CheckConstraint("started_at <= ended_at", name="started_before_ended"),
     # The default order of lists, of all types and of one.
     sa.Index("ix_resource_revision_start", "revision_start", "started_at", "id"),
     sa.Index("ix_resource_type", "type", "revision_start", "started_at", "id"),
     sa.Index(None, "creator"),
+    sa.Index(None, "creator_project"),
     sa.Index(None, "user_id"),
     sa.Index(None, "project_id"),
     sa.Index(None, "original_resource_id"),
@@ -116,6 +124,7 @@ metric = sa.Table(
     sa.Column("created_at", TIMESTAMP, nullable=False),
     sa.Column("needs_raw_data_truncation", sa.Boolean, nullable=False),
     sa.Column("last_measure_timestamp", TIMESTAMP, nullable=True),
+    _project_of_creator(),
     sa.UniqueConstraint("resource_id", "name"),
     sa.Index("ix_metric_status", "status", "id", sqlite_where=sa.text("status = 'delete'"),
              postgresql_where=sa.text("status = 'delete'")),
@@ -124,6 +133,7 @@ metric = sa.Table(
              postgresql_where=sa.text("needs_raw_data_truncation")),
     sa.Index("ix_metric_archive_policy_id", "archive_policy_id", "id"),
     sa.Index("ix_metric_creator", "creator", "id"),
+    sa.Index("ix_metric_creator_project", "creator_project", "id"),
     sa.Index("ix_metric_name", "name", "id"),
     sqlite_with_rowid=False,            # rows lie in the order of ids: one search per id, not two
     **TABLE_OPTIONS)

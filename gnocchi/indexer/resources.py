@@ -27,17 +27,18 @@ from gnocchi.indexer.resource_types import GENERIC, share_type
 from gnocchi.indexer.transactions import retried
 from gnocchi.indexer.types import TIMESTAMP
 
+#: Columns of a resource that its revisions keep, and those whose change makes a revision.
+REVISED = [column.name for column in resource.c if column.computed is None]
+CHANGEABLE = ("user_id", "project_id", "started_at", "ended_at")
+
 GET_RESOURCE = PreparedSelect(
-    sa.select(*resource.c, resource_type.c.attributes.label("type_attributes"))
+    sa.select(*(resource.c[name] for name in REVISED), resource_type.c.attributes.label("type_attributes"))
     .join(resource_type, resource_type.c.name == resource.c.type).where(resource.c.id == sa.bindparam("id")))
 LIST_METRIC_IDS = PreparedSelect(
     sa.select(metric.c.name, metric.c.id).where(metric.c.resource_id == sa.bindparam("id"), IS_ACTIVE)
     .order_by(metric.c.name))
-LOCK_RESOURCE = sa.select(*resource.c).where(resource.c.id == sa.bindparam("id")).with_for_update()
-
-#: Columns of a resource that its revisions keep, and those whose change makes a revision.
-REVISED = [column.name for column in resource.c]
-CHANGEABLE = ("user_id", "project_id", "started_at", "ended_at")
+LOCK_RESOURCE = (sa.select(*(resource.c[name] for name in REVISED))
+                 .where(resource.c.id == sa.bindparam("id")).with_for_update())
 
 #: What decides about the rights to a resource.
 OWNERS = ("type", "creator", "user_id", "project_id")

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from gnocchi import metric_ids
 
@@ -58,6 +60,22 @@ TIMESTAMP = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"
 
 #: A counter that the database raises by itself; SQLite does that for INTEGER only.
 SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class ProjectOf(FunctionElement[str]):
+    """The project in a creator, `<user>:<project>`; empty in one that has none.  To be used in schemas."""
+
+    inherit_cache = True
+
+
+@compiles(ProjectOf)
+def _compile_project_of(element: ProjectOf, compiler: Any, **arguments: Any) -> str:
+    creator = compiler.process(element.clauses, **arguments)
+    find = "strpos" if compiler.dialect.name == "postgresql" else "instr"
+    colon = f"{find}({creator}, ':')"
+    return (f"CASE WHEN {colon} > 0 THEN substr({creator}, {colon} + 1) "
+            f"WHEN {creator} IS NOT NULL THEN '' END")
+
 
 #: How every table is made.
 TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}

@@ -67,11 +67,15 @@ def need(program: str | None, package: str) -> str:
 
 
 class DatabaseServer:
-    """A server process in a directory of its own, which is deleted with it."""
+    """A server process in a directory of its own, which is deleted with it.
+
+    memory_mb : of its cache
+    """
 
     name = ""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_mb: int = 32) -> None:
+        self._memory_mb = memory_mb
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"g-{self.name}-", dir=_fast_directory()))
         self.port = find_free_port()
         self._process: subprocess.Popen | None = None
@@ -159,7 +163,7 @@ class PostgresqlServer(DatabaseServer):
         self._run(str(binaries / "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8",
                   "--no-locale", user=user)
         settings = {"listen_addresses": "127.0.0.1", "fsync": "off", "synchronous_commit": "off",
-                    "full_page_writes": "off", "shared_buffers": "32MB", "max_connections": "100"}
+                    "full_page_writes": "off", "shared_buffers": f"{self._memory_mb}MB", "max_connections": "100"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._spawn(str(binaries / "postgres"), "-D", data, "-p", str(self.port), "-k", str(self.directory), *options,
                     user=user)
@@ -191,8 +195,9 @@ class MariadbServer(DatabaseServer):
         self._spawn(server, "--no-defaults", *user, f"--datadir={data}", f"--socket={self.directory}/s",
                     f"--pid-file={self.directory}/pid", "--bind-address=127.0.0.1", f"--port={self.port}",
                     "--skip-name-resolve", "--character-set-server=utf8mb4", "--innodb-flush-log-at-trx-commit=0",
-                    "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-doublewrite=0",
-                    "--innodb-file-per-table=0", "--skip-log-bin", "--performance-schema=OFF", "--max-connections=150")
+                    f"--innodb-buffer-pool-size={self._memory_mb}M", "--innodb-log-file-size=8M",
+                    "--innodb-doublewrite=0", "--innodb-file-per-table=0", "--skip-log-bin",
+                    "--performance-schema=OFF", "--max-connections=150")
 
     def url(self, database: str) -> str:
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
