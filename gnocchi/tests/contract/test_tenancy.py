@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from gnocchi import opts
 from gnocchi.exceptions import NoSuchResource
-from gnocchi.indexer import MetricDefinition
+from gnocchi.indexer import MetricDefinition, sampling
 from gnocchi.rest import app as rest_app
 from gnocchi.rest import formats
 from gnocchi.rest.auth import AuthHelper, Identity
@@ -22,6 +22,9 @@ from gnocchi.tests.engine import make_policy
 
 USERS, PROJECTS, ROLES = ("u1", "u2"), ("p1", "p2", "p3"), ("member", "reader", "service", "admin")
 CREATORS = [None, "u1", "u1:", "u2:p1", *(f"{user}:{project}" for user in USERS for project in PROJECTS)]
+
+#: Shares below which what is visible counts as few, and is looked for in another way.
+ALWAYS_RARE, NEVER_RARE = 2, 0
 
 #: Leaves of random rules.
 LEAVES = ["role:admin", "role:READER", "user:%(creator)s", "user_id:%(user_id)s", "user_id:%(created_by_user_id)s",
@@ -185,9 +188,11 @@ def check_bulk_deletion(service, caller, rng):
         metric.id for metric in service.indexer.list_metrics() if metric.resource_id is not None}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_visible_is_what_the_policy_allows(indexer, database_url, tmp_path, monkeypatch, seed):
+@pytest.mark.parametrize(("seed", "plan"), [(0, ALWAYS_RARE), (0, NEVER_RARE), (1, ALWAYS_RARE), (2, NEVER_RARE),
+                                            (3, ALWAYS_RARE)])
+def test_visible_is_what_the_policy_allows(indexer, database_url, tmp_path, monkeypatch, seed, plan):
     """For every list, search, reading and deleting endpoint; with the default rules in the first round."""
+    monkeypatch.setattr(sampling, "RARE_SHARE", plan)
     rng = random.Random(seed)
     rules = make_rules(rng) if seed else {}
     populate(indexer, rng)
