@@ -1,5 +1,7 @@
 """What no database would refuse in the same way: texts that do not fit their column."""
 
+from collections.abc import Iterable
+
 from gnocchi import exceptions
 from gnocchi.indexer import models
 
@@ -16,3 +18,13 @@ def check_text(field: str, value: str | None, length: int = models.NAME_LENGTH) 
         value.encode()
     except UnicodeEncodeError:
         raise exceptions.InvalidInput(f"{field} is not valid Unicode") from None
+
+
+def check_padding(names: Iterable[str | None]) -> None:
+    """Raise InvalidInput for names that MySQL and MariaDB take for equal: they do not look at trailing blanks."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name is not None and seen.setdefault(name.rstrip(" "), name) != name:
+            raise exceptions.InvalidInput(
+                f"Metric name `{name}' differs from another one of its resource in trailing blanks only, which this "
+                "database does not tell apart")

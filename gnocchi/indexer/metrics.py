@@ -20,7 +20,7 @@ from gnocchi.indexer.archive_policies import (
     list_policies_by_name,
     match_archive_policy,
 )
-from gnocchi.indexer.checks import check_text
+from gnocchi.indexer.checks import check_padding, check_text
 from gnocchi.indexer.filters import Filter
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
 from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
@@ -187,6 +187,10 @@ class Metrics(Connections):
                 return exceptions.NoSuchResource(definition.resource_id)
             if (definition.resource_id, definition.name) in taken:
                 return exceptions.NamedMetricAlreadyExists(definition.name)
+            if self.dialect == "mysql" and definition.resource_id is not None:
+                names = [name for resource_id, name in taken if resource_id == definition.resource_id]
+                mine = [each.name for each in definitions if each.resource_id == definition.resource_id]
+                check_padding([*names, *mine])
             if definition.id in ids:
                 return exceptions.Conflict(f"Metric {definition.id} already exists")
         return Undone("index: what stood in the way of new metrics has gone again")     # so it is worth another try

@@ -9,7 +9,7 @@ from sqlalchemy import exc
 
 from gnocchi import exceptions
 from gnocchi.indexer import Metric, MetricDefinition
-from gnocchi.indexer.checks import check_text
+from gnocchi.indexer.checks import check_padding, check_text
 from gnocchi.indexer.metrics import (
     IS_ACTIVE,
     SELECT_METRICS,
@@ -70,15 +70,16 @@ class ResourceMetrics(Connections):
         except exc.IntegrityError as e:     # an archive policy has just been deleted: the next attempt says so
             raise Undone("index: what new metrics need has gone") from e
 
-    @staticmethod
-    def _check_names(connection: sa.Connection, id: uuid.UUID, metrics: MetricChoices,
+    def _check_names(self, connection: sa.Connection, id: uuid.UUID, metrics: MetricChoices,
                      attached: set[uuid.UUID]) -> None:
-        """Raise NamedMetricAlreadyExists for a name that a metric has and keeps."""
+        """Raise NamedMetricAlreadyExists for a name that a metric keeps, InvalidInput for those too much alike."""
         statement = sa.select(metric.c.name, metric.c.id).where(metric.c.resource_id == id)
-        taken = {row.name: row.id for row in connection.execute(statement)}
+        kept = {row.name for row in connection.execute(statement) if row.id not in attached}
         for name in metrics:
-            if name in taken and taken[name] not in attached:
+            if name in kept:
                 raise exceptions.NamedMetricAlreadyExists(name)
+        if self.dialect == "mysql":
+            check_padding([*kept, *metrics])
 
     def _attach_metrics(self, connection: sa.Connection, id: uuid.UUID, creator: str | None,
                         attached: Mapping[str, uuid.UUID]) -> None:

@@ -12,3 +12,6 @@ CONDITIONS_MAX = 500
 
 #: Values of all lists in one filter.
 VALUES_MAX = 5_000
+
+#: Characters of a pattern for `like`; SQLite takes 50,000 bytes.
+PATTERN_LENGTH_MAX = 5_000

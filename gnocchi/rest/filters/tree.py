@@ -11,7 +11,7 @@ from gnocchi import times
 from gnocchi.exceptions import InvalidInput
 from gnocchi.indexer.filters import AllOf, AnyOf, Comparison, Constant, Filter, Kind, Membership, Not
 from gnocchi.rest import ids, schemas
-from gnocchi.rest.filters import CONDITIONS_MAX, LEVELS_MAX, VALUES_MAX
+from gnocchi.rest.filters import CONDITIONS_MAX, LEVELS_MAX, PATTERN_LENGTH_MAX, VALUES_MAX
 
 COMPARISONS = {
     "=": "=", "==": "=", "eq": "=", "<": "<", "lt": "<", ">": ">", "gt": ">", "<=": "<=", "≤": "<=", "le": "<=",
@@ -179,9 +179,12 @@ def _invalid_value(value: Any, field: str) -> InvalidInput:
 
 def _read_text(value: Any, field: str) -> str:
     try:
-        return _to_text(value)
+        text = _to_text(value)
     except ValueError:
         raise _invalid_value(value, field) from None
+    if len(text) > PATTERN_LENGTH_MAX:
+        raise InvalidInput(f"Invalid value: a pattern of more than {PATTERN_LENGTH_MAX} characters for field `{field}'")
+    return text
 
 
 def _to_text(value: Any) -> str:

@@ -103,3 +103,24 @@ def test_many_names(service):
 def test_names_that_nothing_can_hold(service, name):
     assert 400 == service.post(PATH, {"r": {name: []}}).status_int
     assert 400 == service.post(PATH, {name: {"m": []}}).status_int
+
+
+def test_names_that_differ_in_blanks(service, database):
+    """They are different metrics, except on MariaDB, which cannot have both and says so."""
+    service.create_resources("r")
+    new = {"archive_policy_name": "low"}
+    [id] = [resource.id for resource in service.services.indexer.list_resources()]
+    requests = [
+        (PATH + "?create_metrics=true", {"r": {"a": MEASURES, "a ": MEASURES}}),
+        (f"/v1/resource/generic/{id}/metric", {"b": new}), (f"/v1/resource/generic/{id}/metric", {"b ": new}),
+        ("/v1/metric", {"name": "c", "resource_id": "r", **new}),
+        ("/v1/metric", {"name": "c ", "resource_id": "r", **new}),
+        ("/v1/resource/generic", {"id": "s", "metrics": {"d": new, "d ": new}})]
+    replies = [service.post(path, body) for path, body in requests]
+    assert ([400, 200, 400, 201, 400, 400] if database == "mariadb" else [202, 200, 200, 201, 201, 201]) == [
+        reply.status_int for reply in replies]
+    assert all("trailing blanks" in reply.text for reply in replies if reply.status_int == 400)
+    attached = service.post("/v1/metric", {"name": "e", **new}).json_body["id"]
+    choices = {"e": attached, "e ": service.post("/v1/metric", {"name": "f", **new}).json_body["id"]}
+    assert (400 if database == "mariadb" else 201) == service.post(
+        "/v1/resource/generic", {"id": "t", "metrics": choices}).status_int

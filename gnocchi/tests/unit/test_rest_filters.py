@@ -10,7 +10,7 @@ import voluptuous
 from gnocchi.exceptions import InvalidInput
 from gnocchi.indexer.filters import AllOf, AnyOf, Comparison, Constant, Kind, Membership, Not
 from gnocchi.rest import errors
-from gnocchi.rest.filters import CONDITIONS_MAX, LEVELS_MAX, VALUES_MAX
+from gnocchi.rest.filters import CONDITIONS_MAX, LEVELS_MAX, PATTERN_LENGTH_MAX, VALUES_MAX
 from gnocchi.rest.filters.text import parse_filter
 from gnocchi.rest.filters.tree import FilterReader
 from gnocchi.rest.filters.values import ValueFilter
@@ -131,6 +131,7 @@ def test_tree_of_wrong_shape(tree, reason):
     ({"in": {"created_by_project_id": ["a"]}}, "for field `created_by_project_id'"),
     ({"or": [{"=": {"name": "a"}}] * (CONDITIONS_MAX + 1)}, f"more than {CONDITIONS_MAX} conditions"),
     ({"in": {"name": ["a"] * (VALUES_MAX + 1)}}, f"more than {VALUES_MAX} values"),
+    ({"like": {"name": "a" * (PATTERN_LENGTH_MAX + 1)}}, f"more than {PATTERN_LENGTH_MAX} characters"),
 ])
 def test_tree_that_cannot_be(tree, text):
     with pytest.raises(InvalidInput) as caught:
