@@ -120,10 +120,11 @@ def measure_pss(process: subprocess.Popen) -> float:
     return total / 1e6
 
 
-def measure_files(path: pathlib.Path) -> tuple[int, int]:
-    """Return the number of files below a directory and their bytes."""
-    sizes = [(pathlib.Path(root) / name).stat().st_size for root, _, names in os.walk(path) for name in names]
-    return len(sizes), sum(sizes)
+def measure_files(path: pathlib.Path) -> tuple[int, int, int]:
+    """Return the number of files below a directory, that of their names, and their bytes; one may have many names."""
+    found = [(pathlib.Path(root) / name).stat() for root, _, names in os.walk(path) for name in names]
+    sizes = {(stat.st_dev, stat.st_ino): stat.st_size for stat in found}
+    return len(sizes), len(found), sum(sizes.values())
 
 
 class Drained(NamedTuple):
@@ -330,8 +331,8 @@ class Bench:
         bulk = self.push()
         fresh = self.first_hour()
         self.steady_state()
-        files, size = measure_files(self.server.data)
-        self.figures["data"] = {"files": files, "bytes": size}
+        files, names, size = measure_files(self.server.data)
+        self.figures["data"] = {"files": files, "names": names, "bytes": size}
         self.read()
         self.aggregate()
         api = measure_pss(self.server.api)
@@ -339,7 +340,7 @@ class Bench:
                                   "bulk_pss_mb": round(bulk.pss_mb, 1), "fresh_pss_mb": round(fresh.pss_mb, 1)}
         print(f"memory (PSS): API {api:.0f} MB, "
               f"metricd peak {bulk.pss_mb:.0f} MB (bulk), {fresh.pss_mb:.0f} MB (fresh)")
-        print(f"data: {files} files, {size} bytes", flush=True)
+        print(f"data: {files} files with {names} names, {size} bytes", flush=True)
         self.update_some()
         cores = self.server.measure_idle()
         self.figures["metricd idle"] = {"cores": round(cores, 4)}

@@ -50,7 +50,7 @@ RETRY_MAX_S = 60.0
 SACKS_PER_COMMIT = 64
 
 #: Measures of sacks that are processed together: more gain nothing from it and take memory, a million 100 MB.
-MEASURES_PER_COMMIT = 200_000
+MEASURES_PER_COMMIT = 100_000
 
 #: Seconds from one line about measures that were not stored to the next.
 REFUSED_LOG_S = 60.0

@@ -9,7 +9,7 @@ import time
 ARENAS_MAX = 2
 
 #: Seconds between two times that memory is given back.  It takes some milliseconds, and so does having it again.
-TRIM_PAUSE_S = 0.5
+TRIM_PAUSE_S = 0.25
 
 #: mallopt() of glibc, malloc.h.
 _M_ARENA_MAX = -8

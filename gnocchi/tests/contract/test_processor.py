@@ -106,7 +106,7 @@ def test_locks_that_are_dear(engine, worker, coordinator, monkeypatch):
 
 
 @pytest.mark.parametrize(("measures", "groups"), [
-    ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([150_000, 50_000, 1], [0, 1])])
+    ([1, 1, 1], [0, 1, 2]), ([10**9, 1], [0]), ([1, 10**9], [0]), ([75_000, 25_000, 1], [0, 1])])
 def test_choose_group(measures, groups):
     """The first sack is always taken, others as long as all fit in a commit."""
     backlogs = {number: SackBacklog(1, count, 0) for number, count in enumerate(measures)}
