@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import stevedore
 from oslo_config import cfg
 
 from gnocchi.common.drivers import driver_arguments, load_driver
@@ -152,5 +153,6 @@ def preload(conf: cfg.ConfigOpts) -> None:
     scheme = urllib.parse.urlsplit(get_coordination_url(conf)).scheme
     try:
         load_driver("tooz.backends", scheme)
+        stevedore.DriverManager("tooz.backends", scheme)    # as tooz looks for it, who then remembers what is installed
     except InvalidConfiguration as e:
         raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e

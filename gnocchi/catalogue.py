@@ -39,8 +39,7 @@ class SectionRef(NamedTuple):
     length: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Pack:
+class Pack(NamedTuple):
     """The metrics of one archive policy whose id ends in the `bits` low bits `low`.
 
     base is None while there is no head: of a pack stored all the same, measures are parked.  `metrics` and
@@ -58,8 +57,7 @@ class Pack:
     bytes: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Sealed buckets of one pack and granularity.  granularity, first, last: int64 ns; `last` is the newest bucket."""
 
     id: uuid.UUID

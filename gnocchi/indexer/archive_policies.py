@@ -23,6 +23,7 @@ BACK_WINDOW_MAX = 2 ** 31 - 1
 LIST_POLICIES = sa.select(archive_policy).order_by(archive_policy.c.name)
 GET_POLICY = sa.select(archive_policy).where(archive_policy.c.name == sa.bindparam("name"))
 GET_POLICY_FAST = PreparedSelect(GET_POLICY)
+LIST_POLICIES_FAST = PreparedSelect(LIST_POLICIES)
 
 #: The order in which rules are tried: longer prefixes come before shorter ones, `*` near the end.
 SELECT_RULES = sa.select(

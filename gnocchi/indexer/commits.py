@@ -2,7 +2,7 @@
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -88,9 +88,12 @@ def _delete_ids(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.U
         connection.execute(sa.delete(table).where(table.c.id.in_(part)))
 
 
-def _make_upserts(table: sa.Table, key: str) -> dict[str, PreparedWrite]:
-    """Return, for each database, the statement that inserts a row or gives new values to the one with that key."""
-    columns = [column.name for column in table.c if column.name != key]
+def _make_upserts(table: sa.Table, key: str, fixed: Collection[str] = ()) -> dict[str, PreparedWrite]:
+    """Return, for each database, the statement that inserts a row or gives new values to the one with that key.
+
+    fixed : columns that never change; to write them costs the databases work on their indexes
+    """
+    columns = [column.name for column in table.c if column.name != key and column.name not in fixed]
     statements: dict[str, Any] = {}
     for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
         upsert: Any = insert(table)
@@ -110,5 +113,12 @@ ADVANCE_SACK_AND_CHECKPOINT = PreparedWrite(_ADVANCE_SACK.values(
     checkpoint=sa.bindparam("new_checkpoint", type_=sack.c.checkpoint.type)))
 _INSERT_BLOCK = PreparedWrite(sa.insert(block))
 _INSERT_PARKED = PreparedWrite(sa.insert(parked))
-_UPSERT_PACK = _make_upserts(pack, "id")
+
+
+def list_commit_statements(dialect: str) -> list[PreparedWrite]:
+    """Return what nearly all commits write with."""
+    return [ADVANCE_SACK_AND_CHECKPOINT, _UPSERT_PACK[dialect], _INSERT_BLOCK, _UPSERT_GARBAGE[dialect]]
+
+
+_UPSERT_PACK = _make_upserts(pack, "id", fixed=("sack", "policy_id", "bits", "low"))
 _UPSERT_GARBAGE = _make_upserts(garbage, "object_key")

@@ -1,6 +1,5 @@
 """The catalogue: sacks, packs and blocks (`commits` has the transaction that changes them)."""
 
-import dataclasses
 import datetime
 import functools
 import uuid
@@ -12,7 +11,7 @@ from sqlalchemy import exc
 
 from gnocchi import exceptions
 from gnocchi.indexer import Block, Pack, Parked, Sack, SackContents, SectionRef
-from gnocchi.indexer.archive_policies import LIST_POLICIES, decode_policy
+from gnocchi.indexer.archive_policies import LIST_POLICIES_FAST, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
 from gnocchi.indexer.prepared import PreparedSelect
@@ -25,18 +24,24 @@ BITS_MAX = 62
 #: of the policy are read, since most would be found anyway.
 LOWS_LOOKED_UP = 100
 
+#: How many sacks are read at once by statements that are made only once; there are others for more.
+SACKS_READ = (1, 4, 16, 64)
+
 #: Bounds of time that stand for "open": far enough for int64 ns, near enough to subtract a granularity.
 START_MIN = -2 ** 62
 STOP_MAX = 2 ** 63 - 1
 
 SELECT_SACKS = sa.select(sack.c.number, sack.c.sequence, sack.c.checkpoint)
 GET_SACK = SELECT_SACKS.where(sack.c.number == sa.bindparam("number"))
-COUNT_SACKS = sa.select(sa.func.count()).select_from(sack)
+LIST_SACKS = PreparedSelect(SELECT_SACKS.order_by(sack.c.number))
+COUNT_SACKS = PreparedSelect(sa.select(sa.func.count()).select_from(sack))
 SELECT_PACKS = sa.select(*pack.c)
 GET_PACKS = SELECT_PACKS.where(pack.c.sack == sa.bindparam("number"))
 # One statement: parked measures are rare, and to look for them apart would cost every commit.
 SELECT_PACKS_AND_WHETHER_PARKED = SELECT_PACKS.add_columns(sa.exists().where(parked.c.pack_id == pack.c.id))
 SELECT_PARKED = sa.select(*parked.c)
+#: What is read of sacks that are processed, and the column with their numbers.
+SELECTS_OF_CONTENTS = ((SELECT_SACKS, sack.c.number), (SELECT_PACKS_AND_WHETHER_PARKED, pack.c.sack))
 _BITS, _LOW = (list(pack.c).index(column) for column in (pack.c.bits, pack.c.low))
 
 _OVERLAPS = sa.and_(block.c.pack_id == pack.c.id, block.c.first < sa.bindparam("stop"),
@@ -50,6 +55,13 @@ LIKELY_BITS = 4
 LOWS = (LIKELY_BITS, BITS_MAX + 1)
 
 _HOLDS_ANY_OF_FEW = pack.c.low.in_(sa.bindparam("lows", expanding=True))
+
+
+@functools.lru_cache(maxsize=64)
+def prepare_of_sacks(statement: sa.Select[Any], column: sa.ColumnElement[int], sacks: int) -> PreparedSelect:
+    """Return the statement for so many sacks: `number0` and so on."""
+    return PreparedSelect(statement.where(column.in_([
+        sa.bindparam(f"number{place}", type_=sa.Integer) for place in range(sacks)])))
 
 
 #: Every column that names an object.
@@ -162,7 +174,7 @@ class Packs(Connections):
     def count_sacks(self) -> int:
         """Return the number of sacks; 0 before the first upgrade."""
         with self.reading() as connection:
-            return connection.execute(COUNT_SACKS).scalar_one()
+            return COUNT_SACKS.fetch(connection, {})[0][0]
 
     @retried
     def create_sacks(self, count: int) -> bool:
@@ -202,24 +214,21 @@ class Packs(Connections):
 
         Raises BackendUnavailable when there is no such sack, as `get_sack` does.
         """
-        parameters = {"numbers": list(numbers)}
         packs: dict[int, list[Pack]] = {number: [] for number in numbers}
         parked_rows: dict[int, list[Parked]] = {number: [] for number in numbers}
         any_parked = False
         with self.reading() as connection:
-            sacks = {row.number: Sack(*row) for row in connection.execute(
-                SELECT_SACKS.where(self.in_ids(sack.c.number, "numbers")), parameters)}
-            for row in connection.execute(
-                    SELECT_PACKS_AND_WHETHER_PARKED.where(self.in_ids(pack.c.sack, "numbers")), parameters):
-                found = _decode_pack(*row[:-1])
+            sacks = {row[0]: Sack(*row) for row in _fetch_of_sacks(connection, SELECT_SACKS, sack.c.number, numbers)}
+            for *row, is_parked in _fetch_of_sacks(connection, SELECT_PACKS_AND_WHETHER_PARKED, pack.c.sack, numbers):
+                found = _decode_pack(*row)
                 packs[found.sack].append(found)
-                any_parked |= bool(row[-1])
+                any_parked |= bool(is_parked)
             if any_parked:
-                for row in connection.execute(SELECT_PARKED.where(self.in_ids(parked.c.sack, "numbers")), parameters):
+                for row in _fetch_of_sacks(connection, SELECT_PARKED, parked.c.sack, numbers):
                     waiting = _decode_parked(*row)
                     parked_rows[waiting.sack].append(waiting)
-            policies = {row.id: decode_policy(*row) for row in connection.execute(LIST_POLICIES)}
-            count = connection.execute(COUNT_SACKS).scalar_one()
+            policies = {row[0]: decode_policy(*row) for row in LIST_POLICIES_FAST.fetch(connection, {})}
+            [[count]] = COUNT_SACKS.fetch(connection, {})
         for number in numbers:
             if number not in sacks:
                 raise _no_such_sack(number)
@@ -230,7 +239,7 @@ class Packs(Connections):
     def list_sacks(self) -> list[Sack]:
         """Return all sacks by number."""
         with self.reading() as connection:
-            return [Sack(*row) for row in connection.execute(SELECT_SACKS.order_by(sack.c.number))]
+            return [Sack(*row) for row in LIST_SACKS.fetch(connection, {})]
 
     @retried
     def raise_sequences(self, minimum: int) -> None:
@@ -403,6 +412,15 @@ class Packs(Connections):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
 
 
+def _fetch_of_sacks(connection: sa.Connection, statement: sa.Select[Any], column: sa.ColumnElement[int],
+                    numbers: Sequence[int]) -> list[list[Any]]:
+    """Return the rows of some sacks, one at least."""
+    count = next((sacks for sacks in SACKS_READ if sacks >= len(numbers)), len(numbers))
+    filled = [*numbers, *[numbers[0]] * (count - len(numbers))]
+    return prepare_of_sacks(statement, column, count).fetch(
+        connection, {f"number{place}": number for place, number in enumerate(filled)})
+
+
 def _window(policy_id: uuid.UUID, start: int | None, stop: int | None) -> dict[str, Any]:
     """Return the parameters that all catalogue statements have."""
     return {"policy_id": policy_id, "start": START_MIN if start is None else max(start, START_MIN),
@@ -430,7 +448,7 @@ def _split_packs(connection: sa.Connection, bits: int) -> None:
     """Replace packs that have fewer than `bits` bits by children with that many, which name the same sections."""
     parents = [_decode_pack(*row) for row in connection.execute(SELECT_PACKS.where(pack.c.bits < bits))]
     for parent in parents:
-        children = [dataclasses.replace(parent, id=uuid.uuid4(), bits=bits, low=parent.low | high << parent.bits)
+        children = [parent._replace(id=uuid.uuid4(), bits=bits, low=parent.low | high << parent.bits)
                     for high in range(1 << (bits - parent.bits))]
         copies = [(table, _copy_rows(connection, table, parent, children)) for table in (block, parked)]
         connection.execute(sa.delete(parked).where(parked.c.pack_id == parent.id))

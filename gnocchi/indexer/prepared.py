@@ -58,7 +58,7 @@ class _Prepared:
         values = {**text.constants, **parameters}
         for name, encode in text.encoders.items():
             values[name] = encode(values[name])
-        return values if text.names is None else [values[name] for name in text.names]
+        return values if text.names is None else list(map(values.__getitem__, text.names))
 
 
 class PreparedSelect(_Prepared):

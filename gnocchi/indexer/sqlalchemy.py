@@ -4,15 +4,24 @@ import os
 
 from oslo_config import cfg
 
-from gnocchi.indexer.archive_policies import GET_POLICY_FAST, ArchivePolicies
-from gnocchi.indexer.commits import Commits
+from gnocchi.indexer.archive_policies import GET_POLICY_FAST, LIST_POLICIES_FAST, ArchivePolicies
+from gnocchi.indexer.commits import Commits, list_commit_statements
 from gnocchi.indexer.life_cycle import LifeCycle
 from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics
-from gnocchi.indexer.packs import LOWS, Packs, prepare_get_catalogue
+from gnocchi.indexer.packs import (
+    COUNT_SACKS,
+    LIST_SACKS,
+    LOWS,
+    SACKS_READ,
+    SELECTS_OF_CONTENTS,
+    Packs,
+    prepare_get_catalogue,
+    prepare_of_sacks,
+)
 from gnocchi.indexer.resource_lists import ResourceLists
 from gnocchi.indexer.resource_types import ResourceTypes
 from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS
-from gnocchi.indexer.statistics import Statistics
+from gnocchi.indexer.statistics import INSERT_STATISTICS, UPDATE_STATISTICS, Statistics
 
 #: Options of section [indexer].
 OPTS = [
@@ -44,8 +53,10 @@ class Indexer(ArchivePolicies, Commits, LifeCycle, Metrics, Packs, ResourceLists
     """
 
     def prepare(self) -> None:
-        """Make the statements of frequent requests, for all indexes of this process; connects to nothing."""
+        """Make the statements of frequent requests and commits, for all indexes of this process; connect to nothing."""
         catalogues = [prepare_get_catalogue(granularities, lows) for granularities in (None, 1) for lows in LOWS]
+        contents = [prepare_of_sacks(*select, SACKS_READ[-1]) for select in SELECTS_OF_CONTENTS]
         for statement in (GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, GET_RESOURCE, LIST_METRIC_IDS,
-                          GET_POLICY_FAST, *catalogues):
+                          GET_POLICY_FAST, LIST_POLICIES_FAST, COUNT_SACKS, LIST_SACKS, UPDATE_STATISTICS,
+                          INSERT_STATISTICS, *catalogues, *contents, *list_commit_statements(self.dialect)):
             statement.compile(self.engine.dialect)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from gnocchi.indexer.metrics import utcnow
 from gnocchi.indexer.models import statistics
+from gnocchi.indexer.prepared import PreparedWrite
 from gnocchi.indexer.transactions import Connections, retried
 
 
@@ -20,6 +21,9 @@ class ProcessStatistics(NamedTuple):
 
 
 _OF_PROCESS = statistics.c.process == sa.bindparam("its_process")
+UPDATE_STATISTICS = PreparedWrite(sa.update(statistics).where(_OF_PROCESS).values(
+    {name: sa.bindparam(f"new_{name}", type_=statistics.c[name].type) for name in ("counters", "updated_at")}))
+INSERT_STATISTICS = PreparedWrite(sa.insert(statistics))
 
 
 class Statistics(Connections):
@@ -33,11 +37,12 @@ class Statistics(Connections):
         process : str
             Its name, which no other process ever has; 255 characters at most.
         """
-        values = {"counters": dict(counters), "updated_at": utcnow()}
+        told, now = dict(counters), utcnow()
         with self.writing() as connection:
-            update = sa.update(statistics).where(_OF_PROCESS).values(**values)
-            if not connection.execute(update, {"its_process": process}).rowcount:
-                connection.execute(sa.insert(statistics), {"process": process, "service": service, **values})
+            if not UPDATE_STATISTICS.execute(
+                    connection, [{"its_process": process, "new_counters": told, "new_updated_at": now}]):
+                INSERT_STATISTICS.execute(connection, [
+                    {"process": process, "service": service, "counters": told, "updated_at": now}])
 
     @retried
     def list_statistics(self, younger_than_s: float) -> list[ProcessStatistics]:

@@ -124,16 +124,16 @@ def prepare_commit(objects: ObjectBatch, list_pack_blocks: Callable[[Sequence[UU
     Until it has recorded that nothing of it is visible, and nothing of it is ever deleted by this process:
     the commit may have happened although its answer was lost.
     """
-    sack, stored = contents.sack, {pack.id for pack in contents.packs}
+    sack = contents.sack
     blocks = _add_blocks(objects, contents, plans)
     written = _add_heads(objects, contents, plans)
     garbage = _replaced_keys([plan.pack for plan in plans], [pack for pack, _ in written])
-    heirs = {plan.pack.id: [heir.pack for heir in plan.heirs] for plan in plans}
-    removed = [plan.pack for plan in plans
-               if plan.pack.id in stored and all(heir.id != plan.pack.id for heir in heirs[plan.pack.id])]
+    heirs = {plan.pack.id: [heir.pack for heir in plan.heirs] for plan in plans
+             if all(heir.pack is not plan.pack for heir in plan.heirs)}
+    removed = [pack for pack in contents.packs if pack.id in heirs] if heirs else []
     for block in list_pack_blocks([pack.id for pack in removed]) if removed else []:
         garbage.add(block.section.key)
-        blocks += [replace(block, id=uuid4(), pack_id=heir.id) for heir in heirs[block.pack_id]]
+        blocks += [block._replace(id=uuid4(), pack_id=heir.id) for heir in heirs[block.pack_id]]
     gone = {pack.id for pack in removed}
     # Whoever has no heirs has no live metrics, and its parked measures are nobody's.
     orphaned = [row for row in contents.parked if row.pack_id in gone]
@@ -160,8 +160,8 @@ def _add_heads(objects: ObjectBatch, contents: SackContents,
             continue
         refs = objects.add(contents.sack_bits, sack.number, name, sack.sequence + 1, [heir.section for heir in heirs])
         for (pack, section, metrics, size), ref in zip(heirs, refs, strict=True):
-            refs_of = {"base": ref, "delta": None} if kind == KIND_BASE else {"delta": ref}
-            written.append((replace(pack, metrics=metrics, bytes=size, **refs_of), section))
+            refs_of: dict[str, Any] = {"base": ref, "delta": None} if kind == KIND_BASE else {"delta": ref}
+            written.append((pack._replace(metrics=metrics, bytes=size, **refs_of), section))
     return written
 
 

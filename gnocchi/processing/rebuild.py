@@ -16,7 +16,7 @@ most, and only by late measures that came in between.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -197,7 +197,7 @@ class _PolicyRebuilder:
         packs: list[Pack] = []
         for found in self._sort(list_states(self._sections.bases, self._sections.deltas, self._problems)):
             for share in _list_shares(taken, found.bits, found.low, sack_bits):
-                pack = replace(self._make_pack(share, sack_bits), base=found.base, delta=found.delta)
+                pack = self._make_pack(share, sack_bits)._replace(base=found.base, delta=found.delta)
                 pack, head = self._read(pack)
                 # What is left of a pack after a split may be without metrics, as the packs of deleted metrics are.
                 if not (contains(self._live, head.ids) if head else pack_rules.owns(pack, self._live)).any():
@@ -224,7 +224,7 @@ class _PolicyRebuilder:
         except (CorruptedData, ObjectNotFound) as e:
             self._problems.append(f"the head of pack {pack.id} is damaged: {e}")
             return pack, None
-        return replace(pack, metrics=len(head.ids), bytes=encoded_size(head)), head
+        return pack._replace(metrics=len(head.ids), bytes=encoded_size(head)), head
 
     def _sort(self, heads: Sequence[FoundHead]) -> list[FoundHead]:
         # Of a share's heads of one sequence at most one was committed: that of more measures, for whoever loses a
@@ -235,8 +235,8 @@ class _PolicyRebuilder:
 
     def _weigh(self, found: FoundHead) -> tuple[int, ...]:
         try:
-            head = self._store.read_head(replace(
-                pack_rules.make_pack(0, self._policy.id, found.bits, found.low), base=found.base, delta=found.delta))
+            head = self._store.read_head(pack_rules.make_pack(0, self._policy.id, found.bits, found.low)._replace(
+                base=found.base, delta=found.delta))
         except (CorruptedData, ObjectNotFound):
             return ()
         return len(head.ids), sum(head.state.newest.view(numpy.int64).tolist()), len(head.state.raw.values)

@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
@@ -199,7 +198,7 @@ def abandon_head(number: int, pack_id: UUID, indexer: Indexer, store: Store, sur
     garbage = {section.key for section in (pack.base, pack.delta) if section is not None}
     indexer.commit_sack(SackCommit(
         number, sequence, checkpoint=None, garbage=tuple(sorted(garbage)),
-        packs=(replace(pack, base=ref, delta=None, metrics=len(head.ids), bytes=ref.length),)))
+        packs=(pack._replace(base=ref, delta=None, metrics=len(head.ids), bytes=ref.length),)))
     return _replay(number, abandoned, indexer, store)
 
 

@@ -100,10 +100,14 @@ def _cut(ids: numpy.ndarray, posted: SeriesBatch, keys: numpy.ndarray, policy_id
         if len(packs) == 1:
             yield Share(number, packs[0], policy, mine, series)
             continue
-        for pack in packs:
-            owned = pack_rules.owns(pack, mine)
-            if owned.any():
-                yield Share(number, pack, policy, mine[owned], select(series, owned))
+        # Those of one pack side by side, and still ascending.
+        places = pack_rules.find_owners(packs, mine)
+        order = numpy.argsort(places, kind="stable")
+        mine, series = mine[order], select(series, order)
+        ends = numpy.bincount(places, minlength=len(packs)).cumsum().tolist()
+        for pack, first, last in zip(packs, [0, *ends], ends, strict=False):
+            if first < last:
+                yield Share(number, pack, policy, mine[first:last], slice_series(series, first, last))
 
 
 def list_owners(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray) -> list[Pack]:

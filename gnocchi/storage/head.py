@@ -35,10 +35,12 @@ class Head(NamedTuple):
 
     ids : ndarray, shape (m,), `S16`, ascending, unique
     state : WindowState of m series in the same order
+    bits : int; in so many low bits all ids are known to agree, namely in those of the pack that it was written for
     """
 
     ids: numpy.ndarray
     state: WindowState
+    bits: int | None = None
 
 
 class HeadParts(NamedTuple):
@@ -139,6 +141,8 @@ def select_low_bits(head: Head, bits: int, low: int) -> Head:
 
     A pack that was split by a change of the number of sacks still shares its parent's section.
     """
+    if head.bits == bits or not len(head.ids):      # of all packs that ever shared a section, one has so few bits
+        return head
     mask = numpy.uint64((1 << bits) - 1)
     return select_metrics(head, metric_ids.low_words(head.ids) & mask == numpy.uint64(low))
 

@@ -27,6 +27,15 @@ def owns(pack: Pack, ids: numpy.ndarray) -> numpy.ndarray:
     return metric_ids.low_words(ids) & mask == numpy.uint64(pack.low)
 
 
+def find_owners(packs: Sequence[Pack], ids: numpy.ndarray) -> numpy.ndarray:
+    """Return in which of the packs, which are a partition of all that there can be, each id lies; shape of `ids`."""
+    words = metric_ids.low_words(ids)
+    places = numpy.full(len(ids), -1, numpy.int64)
+    for place, pack in enumerate(packs):
+        places[words & numpy.uint64((1 << pack.bits) - 1) == numpy.uint64(pack.low)] = place
+    return places
+
+
 def list_free_shares(taken: Sequence[tuple[int, int]], bits: int, low: int) -> list[tuple[int, int]]:
     """Return the largest (bits, low) within the given one that none of those taken touches."""
     if any(b <= bits and low & ((1 << b) - 1) == of_b for b, of_b in taken):

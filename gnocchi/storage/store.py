@@ -181,7 +181,7 @@ class Store:
                 self._cache.pop(("delta", ref), None)
             for pack, is_delta, head in written:
                 if _cached_size(head) <= self._cache.maxsize:
-                    self._cache[("delta", pack.delta) if is_delta else pack.base] = head
+                    self._cache[("delta", pack.delta) if is_delta else pack.base] = head._replace(bits=pack.bits)
 
     def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the sealed buckets that a block holds of one metric and method.

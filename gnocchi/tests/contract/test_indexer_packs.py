@@ -95,10 +95,10 @@ def test_commit(indexer, sacks):
 def test_commit_replaces(indexer, sacks):
     """A pack with a known id is replaced; a checkpoint of None stays as it was; blocks can go."""
     pack, empty = make_pack(), make_pack(low=4, bits=3)
-    empty = dataclasses.replace(empty, base=None)
+    empty = empty._replace(base=None)
     old, kept = make_block(pack, "old"), make_block(pack, "kept")
     commit(indexer, checkpoint={"a": 1}, packs=[pack, empty], blocks=[old, kept])
-    changed = dataclasses.replace(pack, base=SectionRef("new", 0, 1), delta=SectionRef("d", 3, 4), metrics=1, bytes=0)
+    changed = pack._replace(base=SectionRef("new", 0, 1), delta=SectionRef("d", 3, 4), metrics=1, bytes=0)
     new = make_block(pack, "new")
     commit(indexer, packs=[changed], blocks=[new], blocks_removed=[old.id])
     assert Sack(0, 2, {"a": 1}) == indexer.get_sack(0)
@@ -113,7 +113,7 @@ def make_parked(pack, number=0, key="parked", **fields):
 
 def test_commit_parked(indexer, sacks):
     """Parked measures come and go with commits, and are part of what processing knows of a sack."""
-    damaged, sound = make_pack(), dataclasses.replace(make_pack(low=4, bits=3), base=None)
+    damaged, sound = make_pack(), make_pack(low=4, bits=3)._replace(base=None)
     first, second = make_parked(damaged), make_parked(damaged, key="other", attempts=2)
     commit(indexer, packs=[damaged, sound], parked=[first])
     assert (first,) == indexer.get_sack_contents(0).parked
@@ -155,7 +155,7 @@ def test_commit_split(indexer, sacks):
     kept, gone = make_block(parent, "kept"), make_block(parent, "gone")
     commit(indexer, packs=[parent], blocks=[kept, gone])
     children = [make_pack(low=low, bits=3, key="base") for low in (0, 4)]
-    moved = [dataclasses.replace(kept, pack_id=children[0].id), make_block(children[1], "kept")]
+    moved = [kept._replace(pack_id=children[0].id), make_block(children[1], "kept")]
     commit(indexer, packs=children, packs_removed=[parent.id], blocks=moved, garbage=["gone"])
     assert set(children) == set(indexer.list_packs(0))
     assert set(moved) == set(indexer.list_sack_blocks(0))
@@ -278,7 +278,7 @@ def test_catalogue_finds_pack(indexer, sacks):
     """Packs of any number of bits are found by the low bits of the metric's id, also with 62 of them."""
     packs = [make_pack(low=0b00, bits=2), make_pack(low=0b01, bits=3), make_pack(low=0b101, bits=5),
              make_pack(low=0b10101, bits=40), make_pack(low=2**62 - 1, bits=62),
-             dataclasses.replace(make_pack(low=0, bits=0), policy_id=uuid.UUID(int=78))]
+             make_pack(low=0, bits=0)._replace(policy_id=uuid.UUID(int=78))]
     commit(indexer, packs=packs, blocks=[make_block(pack) for pack in packs])
     rest = 0xDEAD << 48
     for pack in packs[:-1]:
@@ -388,7 +388,7 @@ def test_change_sacks_same_number(indexer, sacks):
 def test_garbage(indexer, sacks):
     """An object is collected once nothing names it, a while after it last lost a reference."""
     pack = make_pack(key="base")
-    pack = dataclasses.replace(pack, delta=SectionRef("delta", 0, 1))
+    pack = pack._replace(delta=SectionRef("delta", 0, 1))
     commit(indexer, packs=[pack], blocks=[make_block(pack, "block")], garbage=["base", "delta", "block", "parked"])
     park(indexer, None, 0)
     commit(indexer, garbage=["free", "free too"])
