@@ -15,7 +15,7 @@ from gnocchi.query import align
 from gnocchi.query.align import NotEnoughOverlap, Points, Table, split_points
 from gnocchi.query.expression import Node, Reference
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
-from gnocchi.query.operations import CannotAggregate, evaluate
+from gnocchi.query.operations import CannotAggregate, Work, evaluate
 from gnocchi.query.series import Series, check_size, read_points
 from gnocchi.storage.store import Store
 
@@ -62,6 +62,7 @@ class Terms(NamedTuple):
     fill : number, one of align.FILLS, or None: see needed_overlap
     needed_overlap : percent of the timestamps at which every series must have a value; counts only without `fill`
     points_max : values to hold at once
+    work : what may be computed, by all selections together; None: without limit
     """
 
     granularity: numpy.timedelta64 | None
@@ -69,6 +70,7 @@ class Terms(NamedTuple):
     fill: float | str | None
     needed_overlap: float | None
     points_max: int
+    work: Work | None = None
 
 
 class Result(NamedTuple):
@@ -119,7 +121,7 @@ def compute_points(root: Node, selection: Selection, terms: Terms, granularities
             if fill is None and terms.needed_overlap is not None:
                 table = align.cut_to_overlap(table, terms.needed_overlap, start=terms.window.start is not None,
                                              stop=terms.window.stop is not None)
-            tables.append(evaluate(root, table, selection.columns, selection.owners))
+            tables.append(evaluate(root, table, selection.columns, selection.owners, terms.work))
         except (NotEnoughOverlap, CannotAggregate) as e:
             raise MetricsCannotBeAggregated(str(e), selection.describe()) from e
     dropping = isinstance(fill, str) and fill != align.NULL

@@ -13,6 +13,8 @@ from gnocchi.exceptions import InvalidInput
 
 #: Operations within operations.  Nobody writes so many; a body of brackets alone would exhaust the stack.
 DEPTH_MAX = 100
+#: Operations and numbers in all; a body full of them would be minutes of work even for a single point.
+NODES_MAX = 1000
 
 _AGGREGATIONS = ("mean", "median", "std", "min", "max", "sum", "var", "count")
 #: What `aggregate` and `rolling` can do.
@@ -20,6 +22,11 @@ AGGREGATIONS = frozenset(prefix + name for prefix in ("", methods.RATE) for name
 #: What `resample` can do.
 RESAMPLINGS = (frozenset(name for name in methods.METHODS if not name.startswith(methods.RATE))
                | {methods.RATE + name for name in _AGGREGATIONS})
+
+#: Names of metrics of resources, and how many of them may be shell patterns, of how many characters: each name of each
+#: resource is looked at with each pattern.
+NAMES_MAX, PATTERNS_MAX, PATTERN_LENGTH_MAX = 1000, 100, 1000
+_WILDCARDS = frozenset("*?[")
 
 #: Every spelling of an arithmetic operation of two operands, and of one.
 BINARY = {spelling: name for name, spellings in {
@@ -151,6 +158,7 @@ def parse(operations: Any) -> Node:
     tree = parse_text(operations) if isinstance(operations, str) else operations
     _check_root(tree)
     try:
+        _check_nodes(tree)
         root = _build(tree, DEPTH_MAX)
         if isinstance(root, Number):
             raise _Mistake("an operation is needed, not a number")
@@ -169,6 +177,24 @@ def list_references(root: Node) -> list[Reference]:
     """Return the references of a tree, each once, in the order of first appearance."""
     return list(dict.fromkeys(reference for node in walk(root) if isinstance(node, Metric)
                               for reference in node.references))
+
+
+def is_pattern(reference: Reference) -> bool:
+    """Tell whether a name has wildcards."""
+    return not _WILDCARDS.isdisjoint(reference.name)
+
+
+def check_names(root: Node) -> None:
+    """Check the references of an expression as names of metrics of resources.  Raises InvalidExpression."""
+    names = list_references(root)
+    patterns = [name for name in names if is_pattern(name)]
+    if len(names) > NAMES_MAX:
+        raise _invalid("Too many metrics", f"{len(names)} names, of at most {NAMES_MAX}: use wildcards")
+    if len(patterns) > PATTERNS_MAX:
+        raise _invalid("Too many metrics", f"{len(patterns)} names with wildcards, of at most {PATTERNS_MAX}")
+    for name, _ in patterns:
+        if len(name) > PATTERN_LENGTH_MAX:
+            raise _invalid("Too long a pattern", f"{name[:20]}… has more than {PATTERN_LENGTH_MAX} characters")
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -222,6 +248,19 @@ def _check_root(tree: Any) -> None:
         raise _invalid("Operation must not be empty")
     if len(tree) == 1:
         raise _invalid("Operation need at least one argument")
+
+
+def _check_nodes(tree: list[Any]) -> None:
+    """Count what `_build` would build, before it does."""
+    count, left = 0, [tree]
+    while left:
+        source = left.pop()
+        if source[:1] == ["metric"]:
+            continue    # may name as many metrics as it likes
+        count += len(source)
+        if count > NODES_MAX:
+            raise _Mistake(f"more than {NODES_MAX} operations and numbers")
+        left += [part for part in source if isinstance(part, list)]
 
 
 def _build(source: Any, depth: int) -> Node:

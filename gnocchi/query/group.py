@@ -1,16 +1,16 @@
 """Metrics of resources: which series an expression's names and patterns mean, and in which groups of resources."""
 
 import fnmatch
+import operator
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gnocchi.indexer import Metric, Resource
 from gnocchi.query.aggregates import Selection
-from gnocchi.query.expression import Reference
+from gnocchi.query.expression import Reference, is_pattern
 from gnocchi.query.series import Series
-
-_WILDCARDS = frozenset("*?[")
 
 
 class Group(NamedTuple):
@@ -25,17 +25,39 @@ class Group(NamedTuple):
     selection: Selection
 
 
-def match_names(reference: Reference, names: Iterable[str]) -> list[str]:
-    """Return the names that a reference means: itself, or those that its shell pattern matches, with regard to case."""
-    if _WILDCARDS.isdisjoint(reference.name):
-        return [name for name in names if name == reference.name]
-    return [name for name in names if fnmatch.fnmatchcase(name, reference.name)]
+class Matcher:
+    """Tells which references of an expression mean a name: those of that name, and those whose shell pattern matches
+    it, with regard to case."""
+
+    def __init__(self, references: Sequence[Reference]) -> None:
+        self._exact: dict[str, list[int]] = {}
+        self._patterns: list[tuple[int, re.Pattern[str]]] = []
+        for number, reference in enumerate(references):
+            if is_pattern(reference):
+                self._patterns.append((number, re.compile(fnmatch.translate(reference.name))))
+            else:
+                self._exact.setdefault(reference.name, []).append(number)
+        self._known: dict[str, list[int]] = {}
+
+    def match(self, names: Iterable[str]) -> list[tuple[int, str]]:
+        """Return the references, by number, ascending, that mean any of the names, with these."""
+        return sorted(((number, name) for name in names for number in self._find(name)), key=operator.itemgetter(0))
+
+    def _find(self, name: str) -> list[int]:
+        if not self._patterns:
+            return self._exact.get(name, [])
+        found = self._known.get(name)   # resources are often alike
+        if found is None:
+            found = self._known[name] = [*self._exact.get(name, ()),
+                                         *(number for number, pattern in self._patterns if pattern.match(name))]
+        return found
 
 
 def list_metric_ids(resources: Iterable[Resource], references: Sequence[Reference]) -> list[uuid.UUID]:
     """Return the ids of all metrics that references mean, each once."""
-    return list(dict.fromkeys(resource.metrics[name] for resource in resources for reference in references
-                              for name in match_names(reference, resource.metrics)))
+    matcher = Matcher(references)
+    return list(dict.fromkeys(resource.metrics[name] for resource in resources
+                              for _, name in matcher.match(resource.metrics)))
 
 
 def make_groups(parts: Iterable[tuple[Any, Sequence[Resource]]], references: Sequence[Reference],
@@ -48,8 +70,9 @@ def make_groups(parts: Iterable[tuple[Any, Sequence[Resource]]], references: Seq
     metrics : those that exist, by id
     """
     groups = []
+    matcher = Matcher(references)
     for values, members in parts:
-        selection = select_series(members, references, metrics)
+        selection = select_series(members, references, metrics, matcher)
         if selection.series:
             owners = set(selection.owners or ())
             groups.append(Group(values, [resource for resource in members if resource.id in owners], selection))
@@ -57,21 +80,21 @@ def make_groups(parts: Iterable[tuple[Any, Sequence[Resource]]], references: Seq
 
 
 def select_series(resources: Sequence[Resource], references: Sequence[Reference],
-                  metrics: Mapping[uuid.UUID, Metric]) -> Selection:
+                  metrics: Mapping[uuid.UUID, Metric], matcher: Matcher | None = None) -> Selection:
     """Return what references mean among the metrics of some resources; by resource, then by reference."""
+    matcher = matcher or Matcher(references)
     rows: dict[tuple[uuid.UUID, str], int] = {}
     names: list[str] = []
     owners: list[uuid.UUID] = []
     columns: dict[Reference, list[int]] = {reference: [] for reference in references}
     for resource in resources:
-        for reference in references:
-            for name in match_names(reference, resource.metrics):
-                id = resource.metrics[name]
-                if id not in metrics:       # deleted just now
-                    continue
-                row = rows.setdefault((id, reference.method), len(rows))
-                if row == len(names):
-                    names.append(name)
-                    owners.append(resource.id)
-                columns[reference].append(row)
+        for number, name in matcher.match(resource.metrics):
+            id = resource.metrics[name]
+            if id not in metrics:       # deleted just now
+                continue
+            row = rows.setdefault((id, references[number].method), len(rows))
+            if row == len(names):
+                names.append(name)
+                owners.append(resource.id)
+            columns[references[number]].append(row)
     return Selection([Series(metrics[id], method) for id, method in rows], names, owners, columns)

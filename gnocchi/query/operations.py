@@ -6,6 +6,7 @@ import numpy
 
 from gnocchi.carbonara import grouping, methods
 from gnocchi.carbonara.series import SeriesBatch, cumulate
+from gnocchi.query import rolling
 from gnocchi.query.align import Points, Table, align
 from gnocchi.query.expression import (
     Aggregate,
@@ -19,9 +20,6 @@ from gnocchi.query.expression import (
     Rolling,
 )
 
-#: Values looked at together by a rolling window; bounds memory.
-WINDOW_VALUES_MAX = 4_000_000
-
 _RATE = methods.RATE
 
 
@@ -29,8 +27,23 @@ class CannotAggregate(Exception):
     """The tables do not fit the operation; the text says why."""
 
 
+class Work:
+    """What a request may compute, in values: so none takes minutes, nor memory for tables without end."""
+
+    def __init__(self, values_max: int) -> None:
+        self._values_max = values_max
+        self._left = values_max
+
+    def spend(self, values: int) -> None:
+        """Raises CannotAggregate when there is nothing left."""
+        self._left -= values
+        if self._left < 0:
+            raise CannotAggregate(f"The operations take more than {self._values_max} values in all: ask for a shorter "
+                                  "time, a coarser granularity or fewer metrics, aggregate first, or write less")
+
+
 def evaluate(root: Node, table: Table, columns: Mapping[Reference, Sequence[int]],
-             owners: Sequence[object] | None = None) -> Table:
+             owners: Sequence[object] | None = None, work: Work | None = None) -> Table:
     """Compute an expression at one granularity.
 
     Parameters
@@ -40,23 +53,30 @@ def evaluate(root: Node, table: Table, columns: Mapping[Reference, Sequence[int]
     columns : for each reference, the rows of `table` that it means
     owners : of each series, whose it is (its resource); series of one owner go together in arithmetic of two tables.
         None: the first goes with the first, and so on
+    work : what may be computed; None: without limit
 
     Raises
     ------
     CannotAggregate
     """
     with numpy.errstate(all="ignore"):
-        result = _Evaluation(table, columns, owners).compute(root)
+        result = _Evaluation(table, columns, owners, work).compute(root)
     assert isinstance(result, Table), "BUG: an expression without a series"
     return result
 
 
 class _Evaluation:
     def __init__(self, table: Table, columns: Mapping[Reference, Sequence[int]],
-                 owners: Sequence[object] | None) -> None:
+                 owners: Sequence[object] | None, work: Work | None) -> None:
         self._table = table
         self._columns = columns
         self._owners = owners
+        self._work = work
+
+    def _spend(self, table: Table, times: int = 1) -> None:
+        if self._work is not None:
+            # A table without series still has its timestamps.
+            self._work.spend(times * max(1, len(table.values)) * len(table.timestamps))
 
     def compute(self, node: Node) -> Table | float:
         if isinstance(node, Number):
@@ -67,6 +87,7 @@ class _Evaluation:
             return self._calculate(node)
         operand = self.compute(node.operands[0])
         assert isinstance(operand, Table), f"BUG: {node} of a number"
+        self._spend(operand, _effort(node))
         if isinstance(node, Aggregate):
             return _aggregate(operand, node.method)
         if isinstance(node, Rolling):
@@ -80,7 +101,9 @@ class _Evaluation:
         chosen = sorted({column for reference in node.references for column in self._columns[reference]})
         if len(chosen) == len(self._table.values):
             return self._table
-        return self._table._replace(values=self._table.values[chosen], columns=tuple(chosen))
+        found = self._table._replace(values=self._table.values[chosen], columns=tuple(chosen))
+        self._spend(found)
+        return found
 
     def _calculate(self, node: Arithmetic) -> Table | float:
         operands = [self.compute(argument) for argument in node.arguments]
@@ -90,6 +113,7 @@ class _Evaluation:
         if not tables:
             return float(function(*[numpy.float64(operand) for operand in operands if isinstance(operand, float)]))
         widest = max((table for _, table in tables), key=lambda table: len(table.values))
+        self._spend(widest)
         for argument, table in tables[1:]:
             _require_same_grid(tables[0], (argument, table))
         values = [self._broadcast(operand, widest) if isinstance(operand, Table) else operand for operand in operands]
@@ -113,6 +137,13 @@ class _Evaluation:
         if len(rows) < len(table.values) or rows.keys() != set(wanted):
             raise CannotAggregate("Can't compute series of different resources: each must have one series on each side")
         return table.values[[rows[owner] for owner in wanted]]
+
+
+def _effort(node: Node) -> int:
+    """Return how many times as much as an addition an operation takes, roughly: what sorts takes more."""
+    if isinstance(node, Rolling):
+        return 2 + node.window.bit_length()
+    return {Resample: 8, Aggregate: 2}.get(type(node), 1)
 
 
 def _require_same_grid(one: tuple[Node, Table], other: tuple[Node, Table]) -> None:
@@ -149,13 +180,7 @@ def _roll(table: Table, method: str, window: int) -> Table:
     count = len(table.timestamps)
     if window > count:
         raise CannotAggregate(f"Rolling window '{window}' is greater than serie length '{count}'")
-    source = table.values.astype(numpy.float64, copy=False)
-    values = numpy.empty((len(source), count - window + 1))
-    step = max(1, WINDOW_VALUES_MAX // window)
-    for row, series in zip(values, source, strict=True):
-        runs = numpy.lib.stride_tricks.sliding_window_view(series, window)
-        for begin in range(0, len(runs), step):
-            row[begin:begin + step] = _reduce(runs[begin:begin + step], method.removeprefix(_RATE), 1)
+    values = rolling.roll(table.values.astype(numpy.float64, copy=False), method.removeprefix(_RATE), window)
     rolled = table._replace(timestamps=table.timestamps[window - 1:], values=values)
     return _difference_if_rate(rolled, method)
 

@@ -23,6 +23,7 @@ from gnocchi.query.expression import InvalidExpression, Node, Reference
 from gnocchi.query.fetch import Window
 from gnocchi.query.group import Group, list_metric_ids, make_groups, select_series
 from gnocchi.query.history import Stay, compute_group, list_stays, sort_by_time
+from gnocchi.query.operations import Work
 from gnocchi.query.series import Series, read_points
 from gnocchi.rest import arguments, errors, formats, ids, json, measures, visibility
 from gnocchi.rest.controllers.metric import enforce_on_metrics, list_resources_of
@@ -33,6 +34,9 @@ from gnocchi.rest.resource_lists import format_for
 from gnocchi.rest.schemas import aggregates as schemas
 
 CANNOT = "Metrics cannot be aggregated"
+
+#: Operations may take this many times the values that may be read.
+WORK_FACTOR = 16
 
 
 def read_fill(request: Request) -> float | str | None:
@@ -66,7 +70,8 @@ def read_terms(request: Request, needed_overlap: float | None) -> Terms:
     percent = read_percent(request, "needed_overlap", needed_overlap)
     window = Window(arguments.read_timestamp(request, "start"), arguments.read_timestamp(request, "stop"))
     granularity = arguments.read_timespan(request, "granularity")
-    return Terms(granularity, window, read_fill(request), percent, request.services.conf.api.aggregates_max_points)
+    points_max = request.services.conf.api.aggregates_max_points
+    return Terms(granularity, window, read_fill(request), percent, points_max, Work(WORK_FACTOR * points_max))
 
 
 class AggregatesController:
@@ -78,7 +83,7 @@ class AggregatesController:
         details = arguments.read_bool(request, "details", default=False)
         terms = read_terms(request, None)
         body = request.read_json(schemas.QUERY)
-        root = _parse(body["operations"])
+        root = _parse(body["operations"], named="resource_type" in body)
         if "resource_type" not in body:
             selection = _select_metrics(request, root)
             result, = compute(request, root, [selection], terms)
@@ -244,9 +249,16 @@ def _explained() -> Iterator[None]:
                                         "detail": [[str(e.series.metric.id), e.series.method]]}) from e
 
 
-def _parse(operations: Any) -> Node:
+def _parse(operations: Any, *, named: bool) -> Node:
+    """Return the expression.  Raises errors.RequestError 400.
+
+    named : whether it names metrics of resources, not ids
+    """
     try:
-        return expression.parse(operations)
+        root = expression.parse(operations)
+        if named:
+            expression.check_names(root)
+        return root
     except InvalidExpression as e:
         detail = {"cause": e.cause, "reason": e.reason, "detail": e.detail}
         if e.explanation:

@@ -237,6 +237,20 @@ def test_too_many_points(client):
     assert 200 == client.ask(["metric", id, "mean"], "granularity=1&start=1000&stop=1100")[0]
 
 
+def test_too_much_work(client):
+    """Few points, computed with again and again."""
+    def chain(length):
+        operations = ["metric", ["M1", "mean"], ["M2", "mean"]]
+        for _ in range(length):
+            operations = ["resample", "last", 1, operations]
+        return operations
+
+    assert 200 == client.ask(["+", chain(50), chain(50)], "granularity=1")[0]
+    status, answer = client.ask(["+", chain(95), chain(95)], "granularity=1")
+    assert (400, "Metrics cannot be aggregated") == (status, answer["description"]["cause"])
+    assert f"more than {16 * POINTS_MAX} values in all" in answer["description"]["reason"]
+
+
 def test_others_metrics_are_forbidden(client):
     status, _ = client.call("POST", "aggregates", {"operations": client.named("(metric M1 mean)")},
                             {"Authorization": "basic Ym9iOg=="})

@@ -127,6 +127,9 @@ def test_details(client):
     ("(metric net mean)", None, "", 400, None),
     ("(metric net mean)", {"wtf": {}}, "", 400, None),
     ("(metric net mean)", "user_id", "", 400, None),
+    (["metric", *([f"{number}?", "mean"] for number in range(101))], {}, "", 400, {
+        "cause": "Invalid input", "reason": "Too many metrics for dictionary value @ data['operations']",
+        "detail": ["operations"], "explanation": "101 names with wildcards, of at most 100"}),
     ("(metric)", {}, "", 400, None),
 ])
 def test_what_cannot_be_answered(client, operations, search, query, status, description):

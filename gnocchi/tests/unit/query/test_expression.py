@@ -123,3 +123,33 @@ def test_anything_is_a_tree_or_a_mistake(value):
         assert e.reason
     else:
         assert expression.list_references(root)
+
+
+def sums(count):
+    """A balanced tree of additions of a metric, `count` of them."""
+    if not count:
+        return ["metric", "a", "mean"]
+    return ["+", sums((count - 1) // 2), sums(count - 1 - (count - 1) // 2)]
+
+
+def test_size():
+    """Metrics may be many, operations not: each is work, even with next to no values."""
+    assert expression.parse(sums(300))
+    with pytest.raises(InvalidExpression, match="more than 1000 operations and numbers, at operations"):
+        expression.parse(sums(400))
+    many = ["metric", *([str(number), "mean"] for number in range(20_000))]
+    assert 20_000 == len(expression.list_references(expression.parse(many)))
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ([str(number) for number in range(1000)], None), ([str(number) for number in range(1001)], "1001 names"),
+    ([f"{number}*" for number in range(100)], None), ([f"{number}*" for number in range(101)], "101 names with wild"),
+    (["*" * 1000], None), (["?" * 1001], "more than 1000 characters"), (["x" * 1001], None)])
+def test_names_of_resources_metrics(names, message):
+    """Each is looked for among the names of each resource."""
+    root = expression.parse(["metric", *([name, "mean"] for name in names)])
+    if message is None:
+        expression.check_names(root)
+        return
+    with pytest.raises(InvalidExpression, match=message):
+        expression.check_names(root)

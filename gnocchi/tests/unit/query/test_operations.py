@@ -247,6 +247,21 @@ def test_aggregate_of_no_series(method):
     assert ((0, 1), ()) == (none.values.shape, none.columns)
 
 
+@pytest.mark.parametrize(("text", "values_max"), [
+    ("(metric all mean)", 0), ("(metric a mean)", 3), ("(neg (metric all mean))", 6),
+    ("(+ (metric all mean) (aggregate max (metric all mean)))", 18), ("(rolling mean 2 (metric all mean))", 24),
+    ("(neg (aggregate sum (metric all mean)))", 15), ("(resample max 60 (metric all mean))", 48)])
+def test_work_is_bounded(text, values_max):
+    """Operations share what they may compute, those of many series as well as those of one."""
+    table = align.align(make_points([{0: 1.0, 1: 2.0}, {2: 3.0}]), 2, STEP, None)
+    columns = {expression.Reference("a", "mean"): [0], expression.Reference("all", "mean"): [0, 1]}
+    root = expression.parse(text)
+    operations.evaluate(root, table, columns, work=operations.Work(values_max))
+    if values_max:
+        with pytest.raises(operations.CannotAggregate, match=f"more than {values_max - 1} values in all"):
+            operations.evaluate(root, table, columns, work=operations.Work(values_max - 1))
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("(/ (metric a mean) 0)", [math.inf, -math.inf, math.nan]),
     ("(% (metric a mean) -3)", [-2.0, -2.0, 0.0]),
