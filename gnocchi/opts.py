@@ -76,6 +76,9 @@ DEFAULT_OPTS: list[cfg.Opt] = [
                help="Facility of messages sent to syslog."),
 ]
 
+#: A hundred years: before the year 1 there is no time.
+LIFE_SPAN_S_MAX = 100 * 366 * 86400
+
 METRICD_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("workers", min=1,
                help="Processes that aggregate measures. Unset: the number of CPUs. Read again on SIGHUP."),
@@ -96,11 +99,11 @@ METRICD_OPTS: list[cfg.Opt] = [
                     "and compete more for locks."),
     cfg.IntOpt("cleanup_batch_size", default=10000, min=1,
                help="Deleted metrics removed at most in one round of the janitor."),
-    cfg.IntOpt("metric_inactive_after", default=0,
+    cfg.IntOpt("metric_inactive_after", default=0, max=LIFE_SPAN_S_MAX,
                help="Seconds without measures after which a metric counts as inactive. Once all metrics of a "
                     "resource are, its ended_at is set; a later measure takes it away again. 0: never. Set it alike "
                     "for metricd and the API."),
-    cfg.IntOpt("resource_cleanup_after", default=0,
+    cfg.IntOpt("resource_cleanup_after", default=0, max=LIFE_SPAN_S_MAX,
                help="Delete resources, with their data, this many seconds after their ended_at. A later measure takes "
                     "that away before. 0: never. Set it alike for metricd and the API."),
 ]

@@ -1,6 +1,9 @@
 """Resources end when their metrics fall silent, come back with new measures, and go when their time is over."""
 
+import concurrent.futures
 import datetime
+import itertools
+import random
 import uuid
 
 import numpy
@@ -229,6 +232,34 @@ def test_ended_resources_go(engine, clean, monkeypatch):
     assert {id for each in kept for id in each.metrics.values()} == {each.id for each in indexer.list_metrics()}
     assert 7 == clean()["expunged metrics"]
     assert [] == indexer.list_deleted_metrics(10)
+
+
+def test_at_once_with_clients(engine):
+    """Ending, reopening and changing the same resources at once: nothing blocks, and each change is a revision."""
+    indexer = engine.indexer
+    made = [create(indexer, started_at=now() - DAY) for _ in range(6)]
+    ids = [id for each in made for id in each.metrics.values()]
+
+    def change(number):
+        for each in made:
+            indexer.update_resource(each, {"started_at": now() - (2 + number) * DAY})
+        return len(made)
+
+    def reopen(number):
+        indexer.note_measures(random.Random(number).sample(ids, len(ids)))
+        return indexer.reopen_resources({each.id: now() + DAY for each in made})
+
+    work = {"change": change, "reopen": reopen,
+            "end": lambda number: indexer.end_inactive_resources(now() + DAY, 1000)}
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        done = [threads.submit(work[kind], number) for number in range(6) for kind in work]
+        changes = sum(future.result() for future in done)
+    histories = [read_history(indexer, each) for each in made]
+    assert changes == sum(len(history) - 1 for history in histories)
+    for history in histories:
+        for before, after in itertools.pairwise(history):
+            assert before.revision_end == after.revision_start
+            assert (before.ended_at is None) != (after.ended_at is None) or before.started_at != after.started_at
 
 
 def test_statements_are_constant(engine, indexer):
