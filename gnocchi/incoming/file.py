@@ -30,7 +30,7 @@ from gnocchi.incoming.journal_slices import (
     read_slices,
 )
 from gnocchi.incoming.journal_writer import JOURNAL_AGE_S_MAX, JOURNAL_BYTES_MAX, JournalWriter, sync_directory
-from gnocchi.incoming.slice_table import TABLE_SUFFIX
+from gnocchi.incoming.slice_table import TABLE_SUFFIX, is_shared
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ _ATTEMPTS_MAX = 5
 _SLICES_PER_STEP = 100_000
 #: Bundles read at once: one takes as much memory as five measures.
 BUNDLES_PER_SLICE = 250_000
-#: Entries of indexes that a process has in memory, 32 bytes each; those of a longer backlog go to tables beside the
+#: Entries of indexes that a process has in memory, 40 bytes each; those of a longer backlog go to tables beside the
 #: journals.
 ENTRIES_IN_MEMORY = 1_000_000
 #: A journal that still grows gets a new table, which is written whole, when this share of all entries is of it.
@@ -249,9 +249,7 @@ class FileDriver(IncomingDriver):
         for name, index, entries in candidates:
             taken = entries[:numpy.searchsorted(entries["stamp"], last_stamp, side="right")]
             if len(taken):
-                metrics, measures, shared = index.stored_sizes(taken)
-                parts.append(JournalPart(index.path, taken["stamp"], taken["start"], metrics, measures,
-                                         taken["checksum"], shared))
+                parts.append(_make_part(index.path, taken))
                 following[name] = int(taken["start"][-1]) + 1
         return parts, {"journals": following}, complete and all_taken
 
@@ -264,8 +262,6 @@ class FileDriver(IncomingDriver):
         newest = max(time.time_ns(), self._newest_seen)
         listed = self._list_indexes()
         indexes = [(name, index) for name, index in listed if self._refresh_one(name, index)]
-        if any(index.shares_slices for _, index in indexes):
-            return None
         unread: dict[str, list[numpy.ndarray]] = {name: [] for name, _ in indexes}
         owners: dict[str, list[tuple[int, int]]] = {name: [] for name, _ in indexes}
         following: dict[int, Checkpoint] = {}
@@ -295,9 +291,9 @@ class FileDriver(IncomingDriver):
                 self._newest_seen = max(self._newest_seen, int(entries["stamp"].max()))
                 order = numpy.argsort(entries["start"], kind="stable")
                 entries = entries[order]
-                metrics, stored, shared = index.stored_sizes(entries)
-                parts.append(JournalPart(index.path, entries["stamp"], entries["start"], metrics, stored,
-                                         entries["checksum"], shared))
+                parts.append(_make_part(index.path, entries))
+                if parts[-1].shared.any():
+                    return None
                 owner_arrays.append(numpy.repeat(*numpy.array(owners[name]).T)[order])
         return parts, owner_arrays, following
 
@@ -356,7 +352,7 @@ class FileDriver(IncomingDriver):
             except FileNotFoundError:    # The journal is gone, as whoever comes to it next will see.
                 continue
             except OSError as e:
-                LOG.warning("Cannot write %s: %s; the backlog's index takes memory instead, 32 bytes for each bundle "
+                LOG.warning("Cannot write %s: %s; the backlog's index takes memory instead, 40 bytes for each bundle "
                             "that waits, and more", index.table_path, e.strerror)
                 self._next_table_s = time.monotonic() + _TABLE_PAUSE_S
                 return
@@ -466,6 +462,11 @@ def _take_unread(index: JournalIndex, name: str, checkpoints: Mapping[int, Check
     return unread
 
 
+def _make_part(path: str, entries: numpy.ndarray) -> JournalPart:
+    return JournalPart(path, entries["stamp"], entries["start"], entries["stored_metrics"].astype(numpy.int64),
+                       entries["stored_measures"].astype(numpy.int64), entries["checksum"], is_shared(entries))
+
+
 def _id_ranges(index: JournalIndex, unread: list[tuple[int, numpy.ndarray]], sacks: int) -> list[IdRanges]:
     """Return where the metric ids of slices of a journal are."""
     if not unread:
@@ -473,8 +474,8 @@ def _id_ranges(index: JournalIndex, unread: list[tuple[int, numpy.ndarray]], sac
     numbers = numpy.repeat([sack for sack, _ in unread], [len(entries) for _, entries in unread])
     entries = numpy.concatenate([entries for _, entries in unread])
     starts, firsts, slice_of = numpy.unique(entries["start"], return_index=True, return_inverse=True)
-    metrics, _measures, shared = index.stored_sizes(entries[firsts])
-    wanted = slice_of * sacks + numbers if shared.any() else None
+    metrics = entries["stored_metrics"][firsts].astype(numpy.int64)
+    wanted = slice_of * sacks + numbers if is_shared(entries).any() else None
     return [
         IdRanges(index.path, starts[a:a + _SLICES_PER_STEP], metrics[a:a + _SLICES_PER_STEP],
                  None if wanted is None else wanted - a * sacks)

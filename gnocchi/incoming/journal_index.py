@@ -82,7 +82,9 @@ class JournalIndex:
         self._published = PAGE_BYTES
         #: The end of a journal whose writer is known to be gone.
         self._last_end: int | None = None
-        #: Whether to do without a table: one was damaged, or it would not tell of what is damaged in the journal.
+        #: What could not be read; byte -> reason.
+        self._damaged: dict[int, str] = {}
+        #: Whether to do without a table: one was damaged.
         self._tableless = False
         #: Up to where the owner needs no entries.
         self._committed: dict[int, int] = {}
@@ -97,8 +99,6 @@ class JournalIndex:
         self._entries: dict[int, list[numpy.ndarray]] = {}
         #: Up to where those were freed.
         self._forgotten: dict[int, int] = {}
-        #: Start -> metrics and measures of slices cut for fewer sacks: several sacks share them.
-        self._shared: dict[int, tuple[int, int]] = {}
 
     def close(self) -> None:
         if self._fd is not None:
@@ -187,11 +187,6 @@ class JournalIndex:
         return self.final and not self._entries and (table is None or all(
             table.last_start(sack) < self._committed.get(sack, 0) for sack in table.sacks))
 
-    @property
-    def shares_slices(self) -> bool:
-        """Whether a slice may be of several sacks."""
-        return bool(self._shared)
-
     def spill(self) -> bool:
         """Have all entries in a table, not in memory; return whether that is so now.
 
@@ -205,14 +200,14 @@ class JournalIndex:
             # What was forgotten is committed, but not beyond recall: a table has everything.
             self._reset()
             self.refresh()
-        if self._tableless or self._shared:    # Slices that sacks share are few: the backlog was empty, or nearly so.
+        if self._tableless:
             return False
         counts = self._table.counts if self._table is not None else {}
         for sack in self._entries:
             counts[sack] = counts.get(sack, 0) + len(self._sack_entries(sack))
         try:
             self._use_table(write_table(self.table_path, self._seed, self._sacks, self._scanned, counts,
-                                        self._read_all))
+                                        self._read_all, self._damaged))
         except StaleTable:
             self._renew_table()
             return False
@@ -232,6 +227,8 @@ class JournalIndex:
 
     def _use_table(self, table: SliceTable) -> None:
         self._table = table
+        for at, reason in table.damage.items():    # Every process is to come across it.
+            self._note_damage(at, reason)
         self._entries, self._forgotten, self.kept = {}, {}, 0
         self._scanned = table.end
 
@@ -259,17 +256,6 @@ class JournalIndex:
                 os.unlink(self.table_path)
         self._reset()
         self.refresh()
-
-    def stored_sizes(self, entries: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-        """Return metrics and measures, shape (k,), int64, of the stored slices, and which hold other sacks' too."""
-        metrics, measures = entries["metrics"].astype(numpy.int64), entries["measures"].astype(numpy.int64)
-        shared = numpy.zeros(len(entries), bool)
-        if self._shared:
-            for i, start in enumerate(entries["start"].tolist()):
-                if start in self._shared:
-                    metrics[i], measures[i] = self._shared[start]
-                    shared[i] = True
-        return metrics, measures, shared
 
     def _go_back(self, sack: int, offset: int) -> None:
         """Have what was forgotten again when somebody goes back behind what all had committed: slow, and right."""
@@ -350,8 +336,9 @@ class JournalIndex:
         return following
 
     def _note_damage(self, at: int, reason: str) -> None:
-        self.damage.append(CorruptedData(self.path, at, reason))
-        self._tableless = True    # Whoever takes a table would not come across it.
+        if at not in self._damaged:
+            self._damaged[at] = reason
+            self.damage.append(CorruptedData(self.path, at, reason))
 
     def _find_frame(self, start: int, end: int) -> int | None:
         """Return the first sound frame at or after `start`, by its magic."""
@@ -399,8 +386,9 @@ class JournalIndex:
 
         entries = numpy.empty(len(rows), ENTRY)
         entries["stamp"], entries["start"] = stamps[frame_of], starts
-        for field in ("checksum", "metrics", "measures"):
-            entries[field] = rows[field]
+        for field, source in (("checksum", "checksum"), ("metrics", "metrics"), ("measures", "measures"),
+                              ("stored_metrics", "metrics"), ("stored_measures", "measures")):
+            entries[field] = rows[source]
         shared = sacks[frame_of] % self._sacks != 0
         ours = ~shared & ~odd[frame_of]
         self._add_entries(entries[ours], rows["sack"][ours] % self._sacks)
@@ -433,8 +421,6 @@ class JournalIndex:
         parts = entries[keys // self._sacks]
         parts["metrics"] = numpy.bincount(key_of)
         parts["measures"] = numpy.minimum(numpy.bincount(key_of, counts), parts["measures"])
-        for entry in entries:
-            self._shared[int(entry["start"])] = (int(entry["metrics"]), int(entry["measures"]))
         self._add_entries(parts, keys % self._sacks)
 
 

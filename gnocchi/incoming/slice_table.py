@@ -1,6 +1,6 @@
 """Where each sack's slices lie in a journal, written down beside it: what a long backlog's index has on the disk.
 
-    header | directory: a row per sack | entries, ascending by sack, then by place in the journal
+    header | directory: a row per sack | damage | entries, ascending by sack, then by place in the journal
 
 Everything in it follows from the journal, so it may be deleted at any time and is never synced: checksums tell.
 Format: doc/source/format/journal.rst.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy
+import orjson
 import xxhash
 
 #: Follows the journal's name.
@@ -21,17 +22,21 @@ TABLE_SUFFIX = ".slices"
 #: Follows that until the table is whole.
 UNFINISHED_SUFFIX = ".tmp"
 
-#: One slice: its frame's stamp, where it begins in the file, and what of it belongs to the sack.
-ENTRY = numpy.dtype([("stamp", "<i8"), ("start", "<i8"), ("checksum", "<u8"), ("metrics", "<u4"), ("measures", "<u4")])
+#: One slice: its frame's stamp, where it begins in the file, what of it belongs to the sack, and all that it holds.
+ENTRY = numpy.dtype([("stamp", "<i8"), ("start", "<i8"), ("checksum", "<u8"), ("metrics", "<u4"), ("measures", "<u4"),
+                     ("stored_metrics", "<u4"), ("stored_measures", "<u4")])
 
 #: A sack's entries: how many and where they are, what they sum up to, and their checksum.
 _ROW = numpy.dtype([("sack", "<u4"), ("reserved", "<u4"), ("before", "<u8"), ("count", "<u8"), ("metrics", "<u8"),
                     ("measures", "<u8"), ("stamp", "<i8"), ("first", "<i8"), ("last", "<i8"), ("checksum", "<u8")])
-#: Magic, checksum of the rest of the header and the directory, version, sacks, rows, reserved, end.
+#: Magic, checksum of the rest of the header, the directory and the damage, version, sacks, rows, bytes of damage, end.
 _HEADER = struct.Struct("<8sQIIIIQ")
 _MAGIC = b"GNOSLICE"
 _UNCHECKED_BYTES = 16
-_VERSION = 1
+_VERSION = 2
+
+#: Damaged places that a table tells of, so that whoever takes it meets them.
+_PLACES_MAX = 1000
 
 
 class StaleTable(Exception):
@@ -50,11 +55,15 @@ class SliceTable:
     """A table's directory; the entries stay on the disk until they are asked for.
 
     end : int; slices of frames before this byte of the journal are in the table
+    damage : what could not be read before that; byte -> reason
     """
 
-    def __init__(self, path: str, seed: int, end: int, rows: numpy.ndarray):
+    def __init__(self, path: str, seed: int, end: int, rows: numpy.ndarray, damage: Mapping[int, str],
+                 entries_at: int) -> None:
         self.path = path
         self.end = end
+        self.damage = damage
+        self._entries_at = entries_at
         self._seed = seed
         self._rows = rows
         self._row_of = {sack: i for i, sack in enumerate(rows["sack"].tolist())}
@@ -88,7 +97,7 @@ class SliceTable:
         entries = numpy.empty(int(self._rows["count"][row]), ENTRY)
         try:
             with open(self.path, "rb", buffering=0) as f:
-                f.seek(_head_bytes(len(self._rows)) + int(self._rows["before"][row]) * ENTRY.itemsize)
+                f.seek(self._entries_at + int(self._rows["before"][row]) * ENTRY.itemsize)
                 size = f.readinto(entries.view(numpy.uint8).data)
         except OSError as e:
             raise StaleTable(str(e)) from e
@@ -109,6 +118,11 @@ class SliceTable:
         return Totals(*(int(self._rows[field][row]) for field in ("metrics", "measures", "stamp")))
 
 
+def is_shared(entries: numpy.ndarray) -> numpy.ndarray:
+    """Return which slices also hold metrics of other sacks, shape (k,), bool: those cut for fewer sacks may."""
+    return entries["stored_metrics"] != entries["metrics"]
+
+
 def sum_up(entries: numpy.ndarray) -> Totals | None:
     """Sum up entries, or return None if there are none."""
     if not len(entries):
@@ -124,19 +138,20 @@ def load_table(path: str, seed: int, sacks: int) -> SliceTable | None:
             head = f.read(_HEADER.size)
             if len(head) < _HEADER.size:
                 return None
-            magic, checksum, version, sacks_then, count, _reserved, end = _HEADER.unpack(head)
+            magic, checksum, version, sacks_then, count, damage_bytes, end = _HEADER.unpack(head)
             if (magic, version, sacks_then) != (_MAGIC, _VERSION, sacks) or count > sacks:
                 return None
-            directory = f.read(count * _ROW.itemsize)
+            directory, damage = f.read(count * _ROW.itemsize), f.read(damage_bytes)
     except OSError:    # What it holds is in the journal too.
         return None
-    if xxhash.xxh3_64_intdigest(head[_UNCHECKED_BYTES:] + directory, seed) != checksum:
+    if xxhash.xxh3_64_intdigest(head[_UNCHECKED_BYTES:] + directory + damage, seed) != checksum:
         return None
-    return SliceTable(path, seed, end, numpy.frombuffer(directory, _ROW))
+    return SliceTable(path, seed, end, numpy.frombuffer(directory, _ROW), dict(orjson.loads(damage)),
+                      _HEADER.size + len(directory) + len(damage))
 
 
-def write_table(path: str, seed: int, sacks: int, end: int,
-                counts: Mapping[int, int], read: Callable[[int], numpy.ndarray]) -> SliceTable:
+def write_table(path: str, seed: int, sacks: int, end: int, counts: Mapping[int, int],
+                read: Callable[[int], numpy.ndarray], damage: Mapping[int, str]) -> SliceTable:
     """Put a table in place of the one at `path`, one sack's entries in memory at a time.
 
     Parameters
@@ -144,6 +159,7 @@ def write_table(path: str, seed: int, sacks: int, end: int,
     counts : mapping of sack to entries, above zero
     read : callable
         Returns the entries of a sack, as many as `counts` says.
+    damage : byte of the journal -> what is wrong there
 
     Raises OSError, and what `read` does; then the one at `path` is as it was.
     """
@@ -151,10 +167,12 @@ def write_table(path: str, seed: int, sacks: int, end: int,
     rows["sack"] = sorted(counts)
     rows["count"] = [counts[sack] for sack in sorted(counts)]
     rows["before"] = numpy.cumsum(rows["count"]) - rows["count"]
+    places = orjson.dumps(sorted(damage.items())[:_PLACES_MAX])
+    entries_at = _HEADER.size + rows.nbytes + len(places)
     unfinished = f"{path}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}"
     try:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as f:
-            f.seek(_head_bytes(len(rows)))
+            f.seek(entries_at)
             for row in rows:
                 entries = read(int(row["sack"]))
                 assert len(entries) == row["count"], f"BUG: {len(entries)} entries instead of {row['count']}"
@@ -164,7 +182,8 @@ def write_table(path: str, seed: int, sacks: int, end: int,
                 row["first"], row["last"] = entries["start"][0], entries["start"][-1]
                 row["checksum"] = _checksum(entries, seed)
                 f.write(entries.view(numpy.uint8).data)
-            checked = _HEADER.pack(_MAGIC, 0, _VERSION, sacks, len(rows), 0, end)[_UNCHECKED_BYTES:] + rows.tobytes()
+            header = _HEADER.pack(_MAGIC, 0, _VERSION, sacks, len(rows), len(places), end)
+            checked = header[_UNCHECKED_BYTES:] + rows.tobytes() + places
             f.seek(0)
             f.write(_MAGIC + xxhash.xxh3_64_intdigest(checked, seed).to_bytes(8, "little") + checked)
         os.rename(unfinished, path)
@@ -172,11 +191,7 @@ def write_table(path: str, seed: int, sacks: int, end: int,
         with contextlib.suppress(OSError):    # What it tells is in the first one.
             os.unlink(unfinished)
         raise
-    return SliceTable(path, seed, end, rows)
-
-
-def _head_bytes(rows: int) -> int:
-    return _HEADER.size + rows * _ROW.itemsize
+    return SliceTable(path, seed, end, rows, damage, entries_at)
 
 
 def _checksum(entries: numpy.ndarray, seed: int) -> int:

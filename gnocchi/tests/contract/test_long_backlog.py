@@ -183,19 +183,65 @@ def test_table_cut_for_other_sacks(make_driver):
     assert [10] * SACKS + [0] * SACKS == [len(series) for series in read.values()]
 
 
-def test_damaged_journal_has_no_table(make_driver):
-    """Every process is to come across the damage."""
+def test_damaged_journal(make_driver):
+    """Its table tells of the damage, so that every process comes across it, and its index is as short as any other."""
     writer = make_driver()
-    write_some(writer, 10)
+    write_some(writer, 1000)
     writer.close()
     [name] = list_files(writer, ".journal")
-    with open(os.path.join(writer.directory, name), "r+b") as f:
-        f.seek(4096 + 20)
-        f.write(b"\xff")
-    for _ in range(2):
-        driver = make_driver(entries_max=0)
-        assert (9, 9) == driver.list_backlogs(EMPTY)[0][:2]
-        assert (1, []) == (driver.damaged_count, list_tables(driver))
+    path = os.path.join(writer.directory, name)
+    with open(path, "r+b") as f:
+        for at in (4096 + 20, os.path.getsize(path) // 2):
+            f.seek(at)
+            f.write(b"\xff" * 8)
+    expected, _ = drain_all(writer, SACKS)
+    assert [998] * SACKS == [len(series) for series in expected.values()]
+    for _ in range(3):
+        driver = make_driver(entries_max=50)
+        assert (998,) * 2 == driver.list_backlogs(EMPTY)[0][:2]
+        assert 2 == driver.damaged_count
+        assert sum(index.kept for index in driver._indexes.values()) <= 50
+        assert expected == drain_all(driver, SACKS)[0]
+        assert [name.replace(".journal", ".slices")] == list_tables(driver)
+    with open(path.replace(".journal", ".slices"), "rb") as f:    # The last one has not looked at the journal.
+        assert b"no frame can be read" in f.read(1000)
+
+
+def test_damage_everywhere(make_driver):
+    """A table tells of so many places only; what is read does not depend on it."""
+    writer = make_driver()
+    write_some(writer, 60)
+    writer.close()
+    [name] = list_files(writer, ".journal")
+    path = os.path.join(writer.directory, name)
+    size = (os.path.getsize(path) - 4096) // 60
+    with open(path, "r+b") as f:
+        for number in range(0, 60, 2):
+            f.seek(4096 + size * number + 20)
+            f.write(b"\xff")
+    expected, _ = drain_all(writer, SACKS)
+    assert [30] * SACKS == [len(series) for series in expected.values()]
+    first = make_driver(entries_max=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slice_table, "_PLACES_MAX", 7)
+        assert (30, 30) == first.list_backlogs(EMPTY)[0][:2]
+    second = make_driver(entries_max=0)
+    assert expected == drain_all(second, SACKS)[0]
+    assert (30, 7) == (first.damaged_count, second.damaged_count)
+
+
+def test_slices_of_several_sacks(make_driver):
+    """What was cut for fewer sacks is read sack by sack, each measure once, with few entries in memory."""
+    writer = make_driver(sacks=SACKS // 2)
+    write_some(writer, 500)
+    remembering, reader = make_driver(), make_driver(entries_max=50)
+    for driver in (remembering, reader, make_driver(entries_max=0)):
+        assert [(500, 500)] * SACKS == [driver.list_backlogs(EMPTY)[sack][:2] for sack in range(SACKS)]
+        assert (SACKS, 500 * SACKS) == driver.report_backlog(EMPTY, details=False)[:2]
+        read, _ = drain_all(driver, SACKS)
+        assert [list(range(500))] * SACKS == [[points[0][0] for _, points in read[sack]] for sack in range(SACKS)]
+    assert sum(index.kept for index in reader._indexes.values()) <= 50 < sum(
+        index.kept for index in remembering._indexes.values())
 
 
 def test_full_disk(make_driver, monkeypatch, caplog):
@@ -260,7 +306,8 @@ class Run:
         self.numbers = iter(range(10**9))
 
     def make_writer(self):
-        return self.make_driver(journal_bytes_max=self.random.choice([4500, 6000, 20_000]))
+        return self.make_driver(journal_bytes_max=self.random.choice([4500, 6000, 20_000]),
+                                sacks=self.random.choice([SACKS, SACKS, SACKS // 2, 2 * SACKS]))
 
     def make_reader(self):
         return self.make_driver(entries_max=self.random.choice([0, 1, 5, 40]))
@@ -365,13 +412,14 @@ def test_one_sack_far_behind(make_driver):
 
 def test_read_returns_what_was_written(tmp_path):
     """Entries come back sack by sack, from an offset on, with their sums."""
-    entries = {sack: numpy.array([(10 * i + sack, 1000 * i + sack, i, 1, i) for i in range(1, count + 1)],
+    entries = {sack: numpy.array([(10 * i + sack, 1000 * i + sack, i, 1, i, 2, i) for i in range(1, count + 1)],
                                  slice_table.ENTRY) for sack, count in ((1, 3), (7, 1))}
     counts = {sack: len(rows) for sack, rows in entries.items()}
     path = str(tmp_path / "x.slices")
-    slice_table.write_table(path, 5, 8, 4242, counts, entries.__getitem__)
+    slice_table.write_table(path, 5, 8, 4242, counts, entries.__getitem__, {9: "x", 4: "y"})
     table = slice_table.load_table(path, 5, 8)
     assert (4242, [1, 7], counts) == (table.end, table.sacks, table.counts)
+    assert {4: "y", 9: "x"} == table.damage
     assert entries[1].tolist() == table.read(1).tolist()
     assert entries[1][1:].tolist() == table.read(1, 1002).tolist()
     assert [] == table.read(1, 3002).tolist() == table.read(2).tolist()
