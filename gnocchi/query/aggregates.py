@@ -12,11 +12,11 @@ from gnocchi.carbonara import grouping
 from gnocchi.exceptions import InvalidInput, NotFound
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.query import align
-from gnocchi.query.align import NotEnoughOverlap, Points, Table, split_points
+from gnocchi.query.align import NotEnoughOverlap, Points, Table, join_points, split_pieces
 from gnocchi.query.expression import Node, Reference
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
 from gnocchi.query.operations import CannotAggregate, Work, evaluate
-from gnocchi.query.series import Series, check_size, read_points
+from gnocchi.query.series import Series, check_size, read_pieces
 from gnocchi.storage.store import Store
 
 
@@ -98,11 +98,12 @@ def compute(store: Store, indexer: Indexer, root: Node, selections: Sequence[Sel
     for numbers in together.values():
         granularities = chosen[numbers[0]]
         series = [one for number in numbers for one in selections[number].series]
-        points = read_points(store, indexer, series, granularities, terms.window, terms.points_max)
-        parts = [split_points(found, [len(selections[number].series) for number in numbers]) for found in points]
+        pieces = read_pieces(store, indexer, series, granularities, terms.window, terms.points_max)
+        groups = [split_pieces(found, [len(selections[number].series) for number in numbers]) for found in pieces]
         for place, number in enumerate(numbers):
+            # One after the other: of a day of 10,000 metrics, two copies of all points are 700 MB.
             results[number] = compute_points(root, selections[number], terms, granularities,
-                                             [part[place] for part in parts])
+                                             [join_points(group[place]) for group in groups])
     return [results[number] for number in range(len(selections))]
 
 

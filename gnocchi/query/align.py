@@ -23,7 +23,7 @@ class NotEnoughOverlap(Exception):
 class Points(NamedTuple):
     """p points of k series at one granularity, in any order; at most one of a series at a time.
 
-    rows : ndarray, shape (p,), int64; the series of each point
+    rows : ndarray, shape (p,), int32; the series of each point
     timestamps : ndarray, shape (p,), datetime64[ns]
     values : ndarray, shape (p,), float64
     """
@@ -33,18 +33,33 @@ class Points(NamedTuple):
     values: numpy.ndarray
 
 
-def split_points(points: Points, counts: Sequence[int]) -> list[Points]:
-    """Return the points of the first counts[0] series, of the next counts[1] and so on, numbered from 0 each."""
+def join_points(pieces: Sequence[Points]) -> Points:
+    """Return the points of all pieces; what is left of a list of one is that one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    empty = Points(numpy.empty(0, numpy.int32), numpy.empty(0, "M8[ns]"), numpy.empty(0))
+    return Points(*(numpy.concatenate(arrays) for arrays in zip(empty, *pieces, strict=True)))
+
+
+def split_pieces(pieces: list[Points], counts: Sequence[int]) -> list[list[Points]]:
+    """Return the points of the first counts[0] series, of the next counts[1] and so on, numbered from 0 each.
+
+    The list is emptied: each piece is let go when it was sorted.
+    """
     if len(counts) == 1:
-        return [points]
-    total = sum(counts)
-    # Small integers are sorted by their digits, in a fraction of the time.
-    order = numpy.argsort(points.rows.astype(numpy.uint16) if total < 1 << 16 else points.rows, kind="stable")
-    rows, timestamps, values = (array[order] for array in points)
+        return [pieces]
+    groups: list[list[Points]] = [[] for _ in counts]
     firsts = numpy.cumsum([0, *counts])
-    places = numpy.searchsorted(rows, firsts)
-    return [Points(rows[begin:end] - first, timestamps[begin:end], values[begin:end])
-            for first, begin, end in zip(firsts.tolist(), places.tolist(), places[1:].tolist(), strict=False)]
+    while pieces:
+        piece = pieces.pop()
+        # Small integers are sorted by their digits, in a fraction of the time.
+        order = numpy.argsort(piece.rows.astype(numpy.uint16) if firsts[-1] < 1 << 16 else piece.rows, kind="stable")
+        rows, timestamps, values = (array[order] for array in piece)
+        places = rows.searchsorted(firsts)
+        for group in numpy.flatnonzero(places[1:] > places[:-1]).tolist():
+            mine = slice(*places[group:group + 2].tolist())
+            groups[group].append(Points(rows[mine] - firsts[group], timestamps[mine], values[mine]))
+    return groups
 
 
 class Table(NamedTuple):

@@ -1,7 +1,8 @@
 """Stored series of many metrics at once: each head and each block is read once, whatever the number of metrics."""
 
+import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -15,7 +16,7 @@ from gnocchi.catalogue import Block, Pack
 from gnocchi.exceptions import BackendUnavailable, InvalidInput, ObjectNotFound
 from gnocchi.indexer import Metric
 from gnocchi.indexer.sqlalchemy import Indexer
-from gnocchi.query.align import Points
+from gnocchi.query.align import Points, join_points
 from gnocchi.query.fetch import TRIES_MAX, Window
 from gnocchi.storage.merge import Rows
 from gnocchi.storage.store import Store
@@ -36,7 +37,14 @@ class Series(NamedTuple):
 
 def read_points(store: Store, indexer: Indexer, series: Sequence[Series], granularities: Sequence[numpy.timedelta64],
                 asked: Window, points_max: int) -> list[Points]:
-    """Return what is stored of series at each granularity.
+    """Return what is stored of series at each granularity: what `read_pieces` finds, each in one piece."""
+    return [join_points(pieces)
+            for pieces in read_pieces(store, indexer, series, granularities, asked, points_max)]
+
+
+def read_pieces(store: Store, indexer: Indexer, series: Sequence[Series], granularities: Sequence[numpy.timedelta64],
+                asked: Window, points_max: int) -> list[list[Points]]:
+    """Return what is stored of series at each granularity, in pieces as it was found.
 
     Parameters
     ----------
@@ -47,7 +55,7 @@ def read_points(store: Store, indexer: Indexer, series: Sequence[Series], granul
 
     Returns
     -------
-    list of Points, as `granularities`; their rows are indexes into `series`
+    list of Points, in no order, for each of `granularities`; their rows are indexes into `series`
 
     Raises
     ------
@@ -65,7 +73,8 @@ def read_points(store: Store, indexer: Indexer, series: Sequence[Series], granul
         except ObjectNotFound as e:     # merged away meanwhile: the catalogue knows what took its place
             missing = e.key
             continue
-        return [_join([part[number] for part in parts]) for number in range(len(granularities))]
+        return [list(itertools.chain.from_iterable(part[number] for part in parts))
+                for number in range(len(granularities))]
     raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
 
 
@@ -107,7 +116,7 @@ class _PolicyReader:
         self._ids, places = numpy.unique(metric_ids.pack_ids([metric.id for metric, _ in series]), return_inverse=True)
         self._methods = tuple(dict.fromkeys(method for _, method in series))
         #: For each method, the row of each metric, or -1.
-        self._rows = {method: numpy.full(len(self._ids), -1) for method in self._methods}
+        self._rows = {method: numpy.full(len(self._ids), -1, numpy.int32) for method in self._methods}
         for place, row, (_, method) in zip(places.tolist(), rows, series, strict=True):
             self._rows[method][place] = row
         self._packs = self._find(indexer, series[0].metric.archive_policy)
@@ -143,12 +152,12 @@ class _PolicyReader:
         return (_NAT if self._start is None else self._floor_start(granularity),
                 numpy.iinfo(numpy.int64).max if self._stop is None else self._stop)
 
-    def read(self) -> list[Points]:
-        """Return the points of each granularity.  Raises ObjectNotFound and what reading does."""
+    def read(self) -> list[list[Points]]:
+        """Return the points of each granularity, in pieces.  Raises ObjectNotFound and what reading does."""
         read = [(mine[held], state) for pack, _, mine in self._packs
                 for held, state in self._store.read_windows(pack, self._ids[mine])]
         if not read:
-            return [_join([]) for _ in self.granularities]
+            return [[] for _ in self.granularities]
         metrics = numpy.concatenate([held for held, _ in read])
         state = concat_states([state for _, state in read])
         points = []
@@ -156,19 +165,17 @@ class _PolicyReader:
             oldest = numpy.full(len(self._ids), numpy.iinfo(numpy.int64).max)   # what no head knows has no rows
             oldest[metrics] = window.oldest_visible(state, granularity, self._policy)
             open_ = window.open_buckets(state, granularity, self._methods, self._policy)
-            parts = [*self._read_blocks(granularity), _as_rows(open_, metrics)]
-            points.append(_join([found for part in parts for found in self._select(part, granularity, oldest)]))
+            parts = itertools.chain(self._read_blocks(granularity), (_as_rows(open_, metrics),))
+            points.append([found for part in parts for found in self._select(part, granularity, oldest)])
         return points
 
-    def _read_blocks(self, granularity: numpy.timedelta64) -> list[Rows]:
+    def _read_blocks(self, granularity: numpy.timedelta64) -> Iterator[Rows]:
         step = grouping.span_ns(granularity)
-        found = []
         for _, blocks, mine in self._packs:
             for block in blocks:
                 if block.granularity == step:
                     rows = self._store.read_columns(block, self._ids[mine], self._methods)
-                    found.append(rows._replace(metrics=mine[rows.metrics]))
-        return found
+                    yield rows._replace(metrics=mine[rows.metrics])
 
     def _select(self, rows: Rows, granularity: numpy.timedelta64, oldest: numpy.ndarray) -> list[Points]:
         """Return, for each method, the points of the series asked for, within window and retention."""
@@ -189,11 +196,6 @@ class _PolicyReader:
 
 def _as_rows(buckets: Buckets, metrics: numpy.ndarray) -> Rows:
     return Rows(metrics.repeat(numpy.diff(buckets.offsets)), buckets.timestamps.view(numpy.int64), buckets.columns)
-
-
-def _join(parts: Sequence[Points]) -> Points:
-    empty = Points(numpy.empty(0, numpy.int64), numpy.empty(0, "M8[ns]"), numpy.empty(0))
-    return Points(*(numpy.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)))
 
 
 def _ns(instant: numpy.datetime64 | numpy.ndarray) -> int:
