@@ -67,7 +67,7 @@ def read_pieces(store: Store, indexer: Indexer, series: Sequence[Series], granul
     for _ in range(TRIES_MAX):
         readers = [_PolicyReader(store, indexer, [series[row] for row in rows], rows, granularities, asked)
                    for rows in by_policy.values()]
-        _check_catalogue(readers, len(series), points_max)
+        _refuse_beyond(sum(reader.count_points() for reader in readers), points_max)
         try:
             parts = [reader.read() for reader in readers]
         except ObjectNotFound as e:     # merged away meanwhile: the catalogue knows what took its place
@@ -76,19 +76,6 @@ def read_pieces(store: Store, indexer: Indexer, series: Sequence[Series], granul
         return [list(itertools.chain.from_iterable(part[number] for part in parts))
                 for number in range(len(granularities))]
     raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
-
-
-def _check_catalogue(readers: Sequence["_PolicyReader"], series: int, points_max: int) -> None:
-    """Refuse what is too much before it is read, from what the catalogue says of the blocks."""
-    size = 0
-    for granularity in readers[0].granularities if readers else ():
-        bounds = [bound for reader in readers if (bound := reader.bounds(granularity)) is not None]
-        if bounds:
-            first, last = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
-            # The table, unless there are fewer rows than its timestamps.
-            periods = (last - first) // grouping.span_ns(granularity) + 1
-            size += series * min(max(0, periods), sum(bound[2] for bound in bounds))
-    _refuse_beyond(size, points_max)
 
 
 def check_size(series: int, points: Points, points_max: int) -> None:
@@ -137,15 +124,24 @@ class _PolicyReader:
     def _floor_start(self, granularity: numpy.timedelta64) -> int:
         return int(grouping.floor_ns(numpy.array(self._start), grouping.span_ns(granularity)))
 
-    def bounds(self, granularity: numpy.timedelta64) -> tuple[int, int, int] | None:
-        """Return the first and last bucket (ns) that blocks may give, and how many rows they have in all."""
-        blocks = [block for _, blocks, _ in self._packs for block in blocks
-                  if block.granularity == grouping.span_ns(granularity)]
-        if not blocks:
-            return None
-        first, last = min(block.first for block in blocks), max(block.last for block in blocks)
-        start, stop = self._limits(granularity)
-        return (max(first, start), min(last, stop), sum(block.rows for block in blocks))
+    def count_points(self) -> int:
+        """Return how many points there are in blocks at most, from what the catalogue says of each pack.
+
+        Blocks hold other metrics of the pack, too, perhaps of other times, and rows past their timespan.
+        """
+        count = 0
+        for granularity in self.granularities:
+            step, timespan = grouping.span_ns(granularity), dict(self._policy.items)[granularity]
+            start, stop = self._limits(granularity)
+            for _, blocks, mine in self._packs:
+                held = [block for block in blocks if block.granularity == step]
+                if held:
+                    first, last = min(block.first for block in held), max(block.last for block in held)
+                    periods = (min(last, stop) - max(first, start)) // step + 1
+                    if timespan is not None:
+                        periods = min(periods, grouping.span_ns(timespan) // step)
+                    count += len(mine) * len(self._methods) * max(0, min(periods, sum(block.rows for block in held)))
+        return count
 
     def _limits(self, granularity: numpy.timedelta64) -> tuple[int, int]:
         """Return the window in int64 ns, start inclusive and rounded, stop exclusive."""

@@ -162,6 +162,21 @@ def test_too_many_points_are_refused_before_they_are_read(indexer):
     assert 50 == len(points.values)
 
 
+def test_what_neighbours_store_does_not_count(indexer):
+    """A metric with a long past makes nobody else's answer seem large, nor does what it holds past its timespan."""
+    indexer.create_sacks(1)
+    engine = Engine(indexer, MemoryIncoming(1), Store(MemoryDriver(), cache_bytes=1 << 24), 1)
+    ids = engine.create_metrics(POLICIES["plain"], 40)
+    other, = engine.create_metrics(POLICIES["rates"])
+    engine.post([other], [([minute * MINUTE for minute in range(1000)], [1.0] * 1000)])
+    engine.post(ids, [([minute * MINUTE for minute in range(61)], [1.0] * 61)] * len(ids))
+    engine.process()
+    metrics = [*map(indexer.get_metric, ids), indexer.get_metric(other)]
+    series = [Series(metric, "mean") for metric in metrics]
+    points, = read_points(engine.store, indexer, series, [span(MINUTE)], Window(None, None), 61 * 40 + 90)
+    assert 61 * 40 + 90 == len(points.values)
+
+
 def test_too_large_tables_are_refused():
     """Series without common timestamps take more room than their points."""
     times = numpy.arange(100).view("M8[ns]")
