@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from gnocchi.indexer import sampling
 from gnocchi.indexer.filters import AllOf, AnyOf, Comparison, Constant, Kind, Membership, Not
 from gnocchi.indexer.resource_lists import filter_kinds
 from gnocchi.tests.databases import StatementCounter
@@ -203,6 +204,28 @@ def test_long_and_deep(indexer, instance):
     assert isinstance(indexer.list_resources(instance, filter=deep, history=True), list)
     many = Membership("size", tuple(float(i) for i in range(5000)))
     assert [made] == indexer.list_resources(instance, filter=many)
+
+
+@pytest.mark.parametrize("plan", [0, 2])
+def test_same_name_in_another_type(indexer, instance, monkeypatch, plan):
+    """What resources of another type have under the names of attributes is not looked at, however it is searched."""
+    monkeypatch.setattr(sampling, "RARE_SHARE", plan)
+    text = {"type": "string", "required": False}
+    indexer.create_resource_type("other", dict.fromkeys(ATTRIBUTES, text))
+    for number in range(30):
+        made = indexer.create_resource("other", uuid.uuid4(), "me", attributes=dict.fromkeys(ATTRIBUTES, f"x{number}"))
+        indexer.update_resource(made, {"user_id": "x"})
+    fill(indexer, random.Random(1), 8)
+    if indexer.dialect == "postgresql":
+        with indexer.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("ANALYZE resource, resource_history")
+    rows = indexer.list_resources(instance, history=True)
+    conditions = [each for each in list_conditions(filter_kinds(instance, True)) if each.field in ATTRIBUTES]
+    for condition in random.Random(plan).sample(conditions, 20):
+        check(indexer, instance, rows, Not(condition), True)
+        check(indexer, instance, rows, condition, True)
+    for name in ATTRIBUTES:
+        assert len(rows) == len(indexer.list_resources(instance, history=True, sorts=[name]))
 
 
 def test_delete_resources(indexer, instance):
