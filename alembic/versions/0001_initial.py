@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, ProjectOf, text
+from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TIMESTAMP, UUID, ProjectOf, table_options, text
 
 revision = "0001"
 down_revision = None
@@ -15,6 +15,10 @@ NAME = text(255)
 #: In the order in which they can be made.
 TABLES = ("archive_policy", "archive_policy_rule", "resource_type", "resource", "resource_history", "metric", "sack",
           "pack", "block", "parked", "garbage", "statistics")
+
+
+def options():
+    return table_options(op.get_bind().dialect)
 
 
 def upgrade():
@@ -46,7 +50,7 @@ def create_archive_policies():
         sa.Column("aggregation_methods", JSON, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_archive_policy"),
         sa.UniqueConstraint("name", name="uq_archive_policy_name"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_table(
         "archive_policy_rule",
         sa.Column("name", NAME, nullable=False),
@@ -55,7 +59,7 @@ def create_archive_policies():
         sa.PrimaryKeyConstraint("name", name="pk_archive_policy_rule"),
         sa.ForeignKeyConstraint(["archive_policy_id"], ["archive_policy.id"], ondelete="RESTRICT",
                                 name="fk_archive_policy_rule_archive_policy_id_archive_policy"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_index("ix_archive_policy_rule_archive_policy_id", "archive_policy_rule", ["archive_policy_id"])
 
 
@@ -86,7 +90,7 @@ def create_resources():
         sa.Column("state", text(16), nullable=False),
         sa.Column("updated_at", TIMESTAMP, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_resource_type"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_table(
         "resource",
         sa.Column("id", UUID, nullable=False),
@@ -96,7 +100,7 @@ def create_resources():
         sa.ForeignKeyConstraint(["type"], ["resource_type.name"], ondelete="RESTRICT",
                                 name="fk_resource_type_resource_type"),
         sa.CheckConstraint("started_at <= ended_at", name="ck_resource_started_before_ended"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_index("ix_resource_revision_start", "resource", ["revision_start", "started_at", "id"])
     op.create_index("ix_resource_type", "resource", ["type", "revision_start", "started_at", "id"])
     for column in ("creator", "creator_project", "user_id", "project_id", "original_resource_id", "ended_at"):
@@ -116,7 +120,7 @@ def create_resources():
                                 name="fk_resource_history_type_resource_type"),
         sa.CheckConstraint("started_at <= ended_at", name="ck_resource_history_started_before_ended"),
         sqlite_autoincrement=True,
-        **TABLE_OPTIONS)
+        **options())
     op.create_index("ix_resource_history_id", "resource_history", ["id", "revision"])
     op.create_index("ix_resource_history_type", "resource_history", ["type", "revision_start", "started_at", "id"])
 
@@ -142,7 +146,7 @@ def create_metrics():
                                 name="fk_metric_resource_id_resource"),
         sa.UniqueConstraint("resource_id", "name", name="uq_metric_resource_id"),
         sqlite_with_rowid=False,
-        **TABLE_OPTIONS)
+        **options())
     op.create_index("ix_metric_status", "metric", ["status", "id"], sqlite_where=sa.text("status = 'delete'"),
                     postgresql_where=sa.text("status = 'delete'"))
     op.create_index("ix_metric_needs_raw_data_truncation", "metric", ["needs_raw_data_truncation", "id"],
@@ -159,7 +163,7 @@ def create_catalogue():
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("checkpoint", JSON, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_sack"),
-        **TABLE_OPTIONS)
+        **options())
     key = text(255)
     op.create_table(
         "pack",
@@ -178,7 +182,7 @@ def create_catalogue():
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_pack"),
         sa.UniqueConstraint("policy_id", "low", "bits", name="uq_pack_policy_id"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_table(
         "block",
         sa.Column("id", UUID, nullable=False),
@@ -193,7 +197,7 @@ def create_catalogue():
         sa.Column("rows", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_block"),
         sa.ForeignKeyConstraint(["pack_id"], ["pack.id"], ondelete="CASCADE", name="fk_block_pack_id_pack"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_index("ix_block_pack_id", "block", ["pack_id", "granularity", "last"])
     op.create_table(
         "parked",
@@ -209,13 +213,13 @@ def create_catalogue():
         sa.Column("parked_at", TIMESTAMP, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_parked"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_table(
         "garbage",
         sa.Column("object_key", key, nullable=False),
         sa.Column("since", TIMESTAMP, nullable=False),
         sa.PrimaryKeyConstraint("object_key", name="pk_garbage"),
-        **TABLE_OPTIONS)
+        **options())
     op.create_table(
         "statistics",
         sa.Column("process", NAME, nullable=False),
@@ -223,7 +227,7 @@ def create_catalogue():
         sa.Column("counters", JSON, nullable=False),
         sa.Column("updated_at", TIMESTAMP, nullable=False),
         sa.PrimaryKeyConstraint("process", name="pk_statistics"),
-        **TABLE_OPTIONS)
+        **options())
     for table, column in (("pack", "sack"), ("pack", "base_key"), ("pack", "delta_key"), ("block", "object_key"),
                           ("parked", "sack"), ("parked", "pack_id"), ("parked", "object_key"), ("garbage", "since"),
                           ("statistics", "updated_at")):

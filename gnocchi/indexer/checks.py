@@ -21,7 +21,7 @@ def check_text(field: str, value: str | None, length: int = models.NAME_LENGTH) 
 
 
 def check_padding(names: Iterable[str | None]) -> None:
-    """Raise InvalidInput for names that MySQL and MariaDB take for equal: they do not look at trailing blanks."""
+    """Raise InvalidInput for names that an old MySQL takes for equal, when it has refused one: see `table_options`."""
     seen: dict[str, str] = {}
     for name in names:
         if name is not None and seen.setdefault(name.rstrip(" "), name) != name:

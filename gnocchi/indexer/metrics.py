@@ -187,7 +187,7 @@ class Metrics(Connections):
                 return exceptions.NoSuchResource(definition.resource_id)
             if (definition.resource_id, definition.name) in taken:
                 return exceptions.NamedMetricAlreadyExists(definition.name)
-            if self.dialect == "mysql" and definition.resource_id is not None:
+            if definition.resource_id is not None:
                 names = [name for resource_id, name in taken if resource_id == definition.resource_id]
                 mine = [each.name for each in definitions if each.resource_id == definition.resource_id]
                 check_padding([*names, *mine])

@@ -6,7 +6,7 @@ lies is always the three columns key, offset and length (`SectionRef`).
 
 import sqlalchemy as sa
 
-from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TABLE_OPTIONS, TIMESTAMP, UUID, ProjectOf, text
+from gnocchi.indexer.types import JSON, SEARCHABLE_JSON, SERIAL, TIMESTAMP, UUID, ProjectOf, text
 
 #: Longest names and ids that the columns take, in characters; `checks.check_text` refuses longer ones.
 NAME_LENGTH = 255
@@ -45,24 +45,21 @@ archive_policy = sa.Table(
     # [{"granularity": ns, "timespan": ns or null, "points": int or null}, ...] in the order given
     sa.Column("definition", JSON, nullable=False),
     sa.Column("aggregation_methods", JSON, nullable=False),
-    sa.UniqueConstraint("name"),
-    **TABLE_OPTIONS)
+    sa.UniqueConstraint("name"))
 
 archive_policy_rule = sa.Table(
     "archive_policy_rule", metadata,
     sa.Column("name", text(NAME_LENGTH), primary_key=True),
     sa.Column("archive_policy_id", UUID, sa.ForeignKey("archive_policy.id", ondelete="RESTRICT"), nullable=False),
     _name("metric_pattern"),
-    sa.Index(None, "archive_policy_id"),
-    **TABLE_OPTIONS)
+    sa.Index(None, "archive_policy_id"))
 
 resource_type = sa.Table(
     "resource_type", metadata,
     sa.Column("name", text(NAME_LENGTH), primary_key=True),
     sa.Column("attributes", JSON, nullable=False),
     sa.Column("state", text(16), nullable=False),
-    sa.Column("updated_at", TIMESTAMP, nullable=False),
-    **TABLE_OPTIONS)
+    sa.Column("updated_at", TIMESTAMP, nullable=False))
 
 
 def _resource_columns() -> list[sa.Column]:
@@ -97,8 +94,7 @@ resource = sa.Table(
     sa.Index(None, "original_resource_id"),
     sa.Index(None, "ended_at"),
     sa.Index("ix_resource_attributes", "attributes", postgresql_using="gin",
-             postgresql_ops={"attributes": "jsonb_path_ops"}).ddl_if(dialect="postgresql"),
-    **TABLE_OPTIONS)
+             postgresql_ops={"attributes": "jsonb_path_ops"}).ddl_if(dialect="postgresql"))
 
 resource_history = sa.Table(
     "resource_history", metadata,
@@ -110,7 +106,7 @@ resource_history = sa.Table(
     sa.Index("ix_resource_history_id", "id", "revision"),
     sa.Index("ix_resource_history_type", "type", "revision_start", "started_at", "id"),
     sqlite_autoincrement=True,          # a revision number in a client's marker is never given again
-    **TABLE_OPTIONS)
+    )
 
 metric = sa.Table(
     "metric", metadata,
@@ -136,14 +132,13 @@ metric = sa.Table(
     sa.Index("ix_metric_creator_project", "creator_project", "id"),
     sa.Index("ix_metric_name", "name", "id"),
     sqlite_with_rowid=False,            # rows lie in the order of ids: one search per id, not two
-    **TABLE_OPTIONS)
+    )
 
 sack = sa.Table(
     "sack", metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("checkpoint", JSON, nullable=False),
-    **TABLE_OPTIONS)
+    sa.Column("checkpoint", JSON, nullable=False))
 
 
 def _object_key(column: str, nullable: bool = False) -> sa.Column[str]:
@@ -167,8 +162,7 @@ pack = sa.Table(
     sa.Column("metrics", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     # `low` before `bits`: the pack of one metric is found by a few possible values of `low`.
-    sa.UniqueConstraint("policy_id", "low", "bits"),
-    **TABLE_OPTIONS)
+    sa.UniqueConstraint("policy_id", "low", "bits"))
 
 block = sa.Table(
     "block", metadata,
@@ -182,8 +176,7 @@ block = sa.Table(
     sa.Column("first", sa.BigInteger, nullable=False),
     sa.Column("last", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Index("ix_block_pack_id", "pack_id", "granularity", "last"),
-    **TABLE_OPTIONS)
+    sa.Index("ix_block_pack_id", "pack_id", "granularity", "last"))
 
 # Measures of a pack that could not be processed; pack_id is no foreign key, since a pack may be split meanwhile.
 parked = sa.Table(
@@ -198,8 +191,7 @@ parked = sa.Table(
     sa.Column("measures", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("parked_at", TIMESTAMP, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    **TABLE_OPTIONS)
+    sa.Column("attempts", sa.Integer, nullable=False))
 
 # What processes tell of themselves, for /v1/status.
 statistics = sa.Table(
@@ -207,12 +199,10 @@ statistics = sa.Table(
     sa.Column("process", text(NAME_LENGTH), primary_key=True),
     sa.Column("service", text(16), nullable=False),
     sa.Column("counters", JSON, nullable=False),
-    sa.Column("updated_at", TIMESTAMP, nullable=False, index=True),
-    **TABLE_OPTIONS)
+    sa.Column("updated_at", TIMESTAMP, nullable=False, index=True))
 
 # Objects that lost a reference; deleted after a grace period if nothing names them by then.
 garbage = sa.Table(
     "garbage", metadata,
     sa.Column("object_key", text(OBJECT_KEY_LENGTH), primary_key=True),
-    sa.Column("since", TIMESTAMP, nullable=False, index=True),
-    **TABLE_OPTIONS)
+    sa.Column("since", TIMESTAMP, nullable=False, index=True))

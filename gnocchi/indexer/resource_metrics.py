@@ -62,24 +62,26 @@ class ResourceMetrics(Connections):
         attached = {name: choice for name, choice in metrics.items() if isinstance(choice, uuid.UUID)}
         definitions = [dataclasses.replace(choice, name=name, resource_id=id)
                        for name, choice in metrics.items() if isinstance(choice, MetricDefinition)]
-        self._check_names(connection, id, metrics, set(attached.values()))
-        self._attach_metrics(connection, id, creator, attached)
-        policies = choose_policies(connection, definitions, creator)
+        kept = self._check_names(connection, id, metrics, set(attached.values()))
         try:
+            self._attach_metrics(connection, id, creator, attached)
+            policies = choose_policies(connection, definitions, creator)
             insert_metrics(connection, definitions, policies, creator)
-        except exc.IntegrityError as e:     # an archive policy has just been deleted: the next attempt says so
+        except exc.IntegrityError as e:
+            check_padding([*kept, *metrics])
+            # An archive policy has just been deleted: the next attempt says so.
             raise Undone("index: what new metrics need has gone") from e
 
-    def _check_names(self, connection: sa.Connection, id: uuid.UUID, metrics: MetricChoices,
-                     attached: set[uuid.UUID]) -> None:
-        """Raise NamedMetricAlreadyExists for a name that a metric keeps, InvalidInput for those too much alike."""
+    @staticmethod
+    def _check_names(connection: sa.Connection, id: uuid.UUID, metrics: MetricChoices,
+                     attached: set[uuid.UUID]) -> set[str]:
+        """Return the names that metrics have and keep.  Raises NamedMetricAlreadyExists for one that is wanted."""
         statement = sa.select(metric.c.name, metric.c.id).where(metric.c.resource_id == id)
         kept = {row.name for row in connection.execute(statement) if row.id not in attached}
         for name in metrics:
             if name in kept:
                 raise exceptions.NamedMetricAlreadyExists(name)
-        if self.dialect == "mysql":
-            check_padding([*kept, *metrics])
+        return kept
 
     def _attach_metrics(self, connection: sa.Connection, id: uuid.UUID, creator: str | None,
                         attached: Mapping[str, uuid.UUID]) -> None:

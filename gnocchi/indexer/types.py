@@ -1,7 +1,7 @@
 """Column types that mean the same on SQLite, PostgreSQL and MySQL.
 
-Text compares and sorts by code points everywhere: `utf8mb4_bin` on MySQL (set on the tables),
-collation "C" on PostgreSQL, SQLite by nature.  Times are naive UTC with microseconds.
+Text compares and sorts by code points everywhere: `table_options` on MySQL, collation "C" on PostgreSQL, SQLite by
+nature.  Times are naive UTC with microseconds.
 """
 
 import uuid
@@ -77,8 +77,24 @@ def _compile_project_of(element: ProjectOf, compiler: Any, **arguments: Any) -> 
             f"WHEN {creator} IS NOT NULL THEN '' END")
 
 
-#: How every table is made.
-TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+def table_options(dialect: sa.Dialect) -> dict[str, Any]:
+    """Return how every table is made by a connected dialect.
+
+    `utf8mb4_bin`, which every server has, takes texts that differ in trailing blanks only for equal.
+    """
+    version = getattr(dialect, "server_version_info", None) or ()
+    collation = "utf8mb4_bin"
+    if getattr(dialect, "is_mariadb", False):
+        if version >= MARIADB_NOPAD:
+            collation = "utf8mb4_nopad_bin"
+    elif version >= MYSQL_NOPAD:
+        collation = "utf8mb4_0900_bin"
+    return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": collation}
+
+
+#: The first servers that have these collations.
+MARIADB_NOPAD = (10, 2)
+MYSQL_NOPAD = (8, 0, 17)
 
 
 def encode_json(value: Any) -> str:
