@@ -95,10 +95,12 @@ def compute(store: Store, indexer: Indexer, root: Node, selections: Sequence[Sel
     for number, granularities in enumerate(chosen):
         together.setdefault(tuple(map(grouping.span_ns, granularities)), []).append(number)
     results: dict[int, Result] = {}
+    points_max = terms.points_max
     for numbers in together.values():
         granularities = chosen[numbers[0]]
         series = [one for number in numbers for one in selections[number].series]
-        pieces = read_pieces(store, indexer, series, granularities, terms.window, terms.points_max)
+        pieces = read_pieces(store, indexer, series, granularities, terms.window, points_max)
+        points_max -= sum(len(piece.values) for found in pieces for piece in found)
         groups = [split_pieces(found, [len(selections[number].series) for number in numbers]) for found in pieces]
         for place, number in enumerate(numbers):
             # One after the other: of a day of 10,000 metrics, two copies of all points are 700 MB.

@@ -1,6 +1,7 @@
 """Stored series of one metric, as a reader sees them."""
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy
@@ -54,8 +55,8 @@ def read_measures(store: Store, indexer: Indexer, metric: Metric, method: str,
     Raises AggregationDoesNotExist, GranularityDoesNotExist, CorruptedData, BackendUnavailable.
     """
     policy = metric.archive_policy
-    wanted = _check(metric, policy, method, granularities)
-    fetched = _widen(Window(start, stop), resample)
+    wanted = check(metric, policy, method, granularities)
+    fetched = widen(Window(start, stop), resample)
     for _ in range(TRIES_MAX):
         pack, blocks = _find(indexer, metric, policy, wanted, fetched)
         if pack is None or pack.base is None:
@@ -66,12 +67,13 @@ def read_measures(store: Store, indexer: Indexer, metric: Metric, method: str,
         except ObjectNotFound as e:
             missing = e.key
             continue
-        return [_present(s, method, resample, Window(start, stop)) for s in series]
+        return [present(s, method, resample, Window(start, stop)) for s in series]
     raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
 
 
-def _check(metric: Metric, policy: ArchivePolicy, method: str,
-           granularities: tuple[numpy.timedelta64, ...] | None) -> list[numpy.timedelta64]:
+def check(metric: Metric, policy: ArchivePolicy, method: str,
+          granularities: Sequence[numpy.timedelta64] | None) -> list[numpy.timedelta64]:
+    """Return the granularities to read.  Raises AggregationDoesNotExist, GranularityDoesNotExist."""
     if method not in policy.aggregation_methods:
         raise AggregationDoesNotExist(metric.id, method)
     wanted = policy.granularities if granularities is None else granularities
@@ -82,7 +84,7 @@ def _check(metric: Metric, policy: ArchivePolicy, method: str,
     return sorted(wanted, reverse=True)
 
 
-def _widen(asked: Window, resample: numpy.timedelta64 | str | None) -> Window:
+def widen(asked: Window, resample: numpy.timedelta64 | str | None) -> Window:
     """Return the window to fetch so that every resampled group is whole."""
     if resample is None:
         return asked
@@ -164,7 +166,7 @@ def _cut(times: numpy.ndarray, values: numpy.ndarray, first: int,
     return times[rows], values[rows]
 
 
-def _present(series: MeasuresAtGranularity, method: str, resample: numpy.timedelta64 | str | None,
+def present(series: MeasuresAtGranularity, method: str, resample: numpy.timedelta64 | str | None,
              asked: Window) -> MeasuresAtGranularity:
     """Resample, if asked to, and leave out the groups that the wider fetch has added."""
     if resample is None:
@@ -174,9 +176,15 @@ def _present(series: MeasuresAtGranularity, method: str, resample: numpy.timedel
                                 resample, method)
     column = buckets.columns[method]
     held = slice(None) if column.present is None else column.present
+    return cut_groups(MeasuresAtGranularity(resample, buckets.timestamps[held], column.values[held]), asked)
+
+
+def cut_groups(series: MeasuresAtGranularity, asked: Window) -> MeasuresAtGranularity:
+    """Keep the groups that a window touches, of those that came of the wider one."""
+    first = single.NAT if asked.start is None else _ns(_floor(asked.start, series.granularity))
     stop = None if asked.stop is None else _ns(asked.stop)
-    times, values = _cut(buckets.timestamps[held].view(numpy.int64), column.values[held], single.NAT, stop)
-    return MeasuresAtGranularity(resample, times.view("M8[ns]"), values)
+    times, values = _cut(series.timestamps.view(numpy.int64), series.values, first, stop)
+    return MeasuresAtGranularity(series.granularity, times.view("M8[ns]"), values)
 
 
 def _empty(granularity: numpy.timedelta64, resample: numpy.timedelta64 | str | None) -> MeasuresAtGranularity:

@@ -17,6 +17,7 @@ from gnocchi.query.aggregates import Selection, Terms
 from gnocchi.query.expression import AGGREGATIONS, RESAMPLINGS, Aggregate, Node, Reference, Resample
 from gnocchi.query.expression import Metric as MetricNode
 from gnocchi.query.series import Series
+from gnocchi.query.several import read_several
 from gnocchi.rest import arguments, errors, ids, json, measures, schemas, visibility
 from gnocchi.rest.controllers.aggregates import compute, group_resources, read_groupby, read_terms
 from gnocchi.rest.controllers.measures import DEFAULT_METHOD, read_resample, refresh_metrics
@@ -93,36 +94,58 @@ def aggregate_named(request: Request, wanted: Sequence[uuid.UUID]) -> bytes:
             raise errors.RequestError(404, f"Metric {id} does not exist")
     metrics = [known[id] for id in wanted]
     enforce_on_metrics(request, "get metric", metrics)
-    return answer(request, metrics, question)
+    return answer(request, [metrics], question)[0]
 
 
-def answer(request: Request, metrics: Sequence[Metric], question: Question) -> bytes:
-    """Return the aggregates across metrics, encoded.  Raises errors.RequestError."""
-    if not metrics:
-        return b"[]"
-    if question.refresh:
+def answer(request: Request, groups: Sequence[Sequence[Metric]], question: Question) -> list[bytes]:
+    """Return the aggregates across the metrics of each group, encoded; no two have a metric in common.
+
+    Raises errors.RequestError, and what reading does.
+    """
+    metrics = [metric for members in groups for metric in members]
+    if question.refresh and metrics:
         refresh_metrics(request, metrics)
-    if len(metrics) == 1:
-        return _read_one(request, metrics[0], question)
-    _check_metrics(metrics, question)
-    root, selection = _make_expression(metrics, question)
-    result, = compute(request, root, [selection], question.terms)
-    return measures.encode_measures(result.measures[0], measures.wants_null(request))
+    alone = _read_alone(request, [members[0] for members in groups if len(members) == 1], question)
+    held = sum(len(part.values) for parts in alone for part in parts)
+    terms = question.terms._replace(points_max=question.terms.points_max - held)
+    across = _compute(request, [members for members in groups if len(members) > 1], question._replace(terms=terms))
+    left = {True: iter(alone), False: iter(across)}
+    return [measures.encode_measures(next(left[len(members) == 1]) if members else [], measures.wants_null(request))
+            for members in groups]
 
 
-def _read_one(request: Request, metric: Metric, question: Question) -> bytes:
-    """Return the measures of one metric as they are: there is nothing to aggregate."""
+def _read_alone(request: Request, metrics: Sequence[Metric],
+                question: Question) -> list[list[fetch.MeasuresAtGranularity]]:
+    """Return the measures of each metric as they are: there is nothing to aggregate."""
     terms, method = question.terms, question.method
     try:
-        return measures.encode_measures(fetch.read_measures(
-            request.services.store, request.services.indexer, metric, method,
-            None if terms.granularity is None else (terms.granularity,), terms.window.start, terms.window.stop,
-            question.resample), measures.wants_null(request))
+        return read_several(
+            request.services.store, request.services.indexer, [Series(metric, method) for metric in metrics],
+            None if terms.granularity is None else (terms.granularity,), terms.window, terms.points_max,
+            question.resample)
     except AggregationDoesNotExist as e:
         raise errors.RequestError(404, {
             "cause": "Aggregation method does not exist for this metric",
-            "detail": {"metric": str(metric.id), "aggregation_method": method},
+            "detail": {"metric": str(e.metric_id), "aggregation_method": method},
         }) from e
+
+
+def _compute(request: Request, groups: Sequence[Sequence[Metric]],
+             question: Question) -> list[list[fetch.MeasuresAtGranularity]]:
+    """Return the aggregates across each group's metrics.  Raises errors.RequestError 400 or 404."""
+    if not groups:
+        return []
+    for members in groups:
+        _check_metrics(members, question)
+    reference = Reference("*", question.method)
+    selections = [Selection([Series(metric, question.method) for metric in members],
+                            [str(metric.id) for metric in members], None, {reference: range(len(members))})
+                  for members in groups]
+    asked = question.terms.window
+    terms = question.terms._replace(window=fetch.widen(asked, question.resample))
+    results = compute(request, _make_expression(reference, question), selections, terms)
+    return [[part if question.resample is None else fetch.cut_groups(part, asked) for part in result.measures[0]]
+            for result in results]
 
 
 def _check_metrics(metrics: Sequence[Metric], question: Question) -> None:
@@ -136,22 +159,18 @@ def _check_metrics(metrics: Sequence[Metric], question: Question) -> None:
             raise GranularityDoesNotExist(metric.id, question.method, times.to_seconds(granularity))
 
 
-def _make_expression(metrics: Sequence[Metric], question: Question) -> tuple[Node, Selection]:
+def _make_expression(reference: Reference, question: Question) -> Node:
     """Return what the arguments mean in the language of /v1/aggregates.  Raises errors.RequestError 400."""
     across, resample = question.across, question.resample
     if across not in AGGREGATIONS:
         raise errors.argument_error("reaggregation", f"Must be one of {', '.join(sorted(AGGREGATIONS))}")
-    references = [Reference(str(metric.id), question.method) for metric in metrics]
-    root: Node = MetricNode(["metric", *map(list, references)], tuple(references))
+    root: Node = MetricNode(["metric", list(reference)], (reference,))
     if resample is not None:
         # Stored values of `rate:x` are differences already.
         plain = question.method.removeprefix(methods.RATE)
         assert plain in RESAMPLINGS, f"BUG: {question.method} is stored and cannot be resampled"
         root = Resample(["resample", plain, str(resample), root.source], root, plain, resample)
-    root = Aggregate(["aggregate", across, root.source], root, across)
-    series = [Series(metric, question.method) for metric in metrics]
-    return root, Selection(series, [str(metric.id) for metric in metrics], None,
-                           {reference: [row] for row, reference in enumerate(references)})
+    return Aggregate(["aggregate", across, root.source], root, across)
 
 
 class PartialController:
@@ -176,9 +195,11 @@ class ResourcesAggregationController:
             raise errors.RequestError(400, "Invalid groupby attribute") from e
         ids = [resource.metrics[metric_name] for resource in resources if metric_name in resource.metrics]
         metrics = {metric.id: metric for metric in request.services.indexer.list_metrics_by_id(ids)}
-        groups = [(values, answer(request, [metrics[id] for resource in members
-                                            if (id := resource.metrics.get(metric_name)) in metrics], question))
-                  for values, members in group_resources(resources, groupby)]
+        groups = group_resources(resources, groupby)
+        texts = answer(request, [[metrics[id] for resource in members
+                                  if (id := resource.metrics.get(metric_name)) in metrics]
+                                 for _, members in groups], question)
         if not groupby:
-            return groups[0][1] if groups else b"[]"
-        return json.assemble([{"group": values, "measures": text} for values, text in groups])
+            return texts[0] if texts else b"[]"
+        return json.assemble([{"group": values, "measures": text}
+                              for (values, _), text in zip(groups, texts, strict=True)])

@@ -1,6 +1,5 @@
 """`/v1/search`."""
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ import voluptuous
 
 from gnocchi import times
 from gnocchi.indexer import Metric, ResourceType
-from gnocchi.query.align import Points
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
-from gnocchi.query.series import Series, read_points
+from gnocchi.query.series import Series
+from gnocchi.query.several import read_several
 from gnocchi.rest import arguments, errors, ids, json, measures, resource_lists, schemas, visibility
 from gnocchi.rest.controllers.metric import enforce_on_metrics
 from gnocchi.rest.filters.read import read_filter
@@ -54,15 +53,15 @@ class MetricSearchController:
         window = Window(_read_time(request, "start"), _read_time(request, "stop"))
         method = arguments.read_text(request, "aggregation") or "mean"
         granularities = _read_granularities(request)
-        by_policy: dict[uuid.UUID, list[Metric]] = {}
         for metric in metrics:
             _check_aggregations(metric, method, granularities)
-            by_policy.setdefault(metric.archive_policy.id, []).append(metric)
-        texts: dict[uuid.UUID, bytes] = {}
-        for alike in by_policy.values():
-            wanted = sorted(granularities or alike[0].archive_policy.granularities, reverse=True)
-            texts |= _search(request, alike, method, wanted, window, matches)
-        return json.assemble({str(metric.id): texts[metric.id] for metric in metrics})
+        found = read_several(request.services.store, request.services.indexer,
+                             [Series(metric, method) for metric in metrics], granularities or None, window,
+                             request.services.conf.api.aggregates_max_points)
+        nan_null = measures.wants_null(request)
+        return json.assemble({str(metric.id): measures.encode_measures([_select(part, matches) for part in parts],
+                                                                       nan_null)
+                              for metric, parts in zip(metrics, found, strict=True)})
 
 
 def _list_metrics(request: Request) -> list[Metric]:
@@ -103,24 +102,7 @@ def _check_aggregations(metric: Metric, method: str, granularities: Sequence[num
                 "detail": {"granularity": times.to_seconds(granularity), "aggregation_method": method}})
 
 
-def _search(request: Request, metrics: Sequence[Metric], method: str, granularities: Sequence[numpy.timedelta64],
-            window: Window, matches: ValueFilter) -> dict[uuid.UUID, bytes]:
-    """Return the encoded rows that match, of metrics of one archive policy that has the granularities."""
-    services = request.services
-    found = read_points(services.store, services.indexer, [Series(metric, method) for metric in metrics], granularities,
-                        window, services.conf.api.aggregates_max_points)
-    parts = [_split(points, len(metrics), granularity, matches)
-             for points, granularity in zip(found, granularities, strict=True)]
-    nan_null = measures.wants_null(request)
-    return {metric.id: measures.encode_measures([part[row] for part in parts], nan_null)
-            for row, metric in enumerate(metrics)}
-
-
-def _split(points: Points, metrics: int, granularity: numpy.timedelta64,
-           matches: ValueFilter) -> list[MeasuresAtGranularity]:
-    """Return the points of each metric that match, ascending."""
-    kept = numpy.flatnonzero(matches(points.values))
-    kept = kept[numpy.lexsort((points.timestamps[kept], points.rows[kept]))]
-    bounds = numpy.searchsorted(points.rows[kept], numpy.arange(1, metrics))
-    return [MeasuresAtGranularity(granularity, points.timestamps[part], points.values[part])
-            for part in numpy.split(kept, bounds)]
+def _select(part: MeasuresAtGranularity, matches: ValueFilter) -> MeasuresAtGranularity:
+    """Keep the measures that match."""
+    kept = matches(part.values)
+    return part._replace(timestamps=part.timestamps[kept], values=part.values[kept])

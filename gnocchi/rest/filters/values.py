@@ -1,5 +1,6 @@
 """Filters on measured values, `{"and": [{">=": 50}, {"=": [{"%": 5}, 0]}]}`, on arrays (contract, rest 13.4)."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,8 +88,8 @@ def _apply(function: numpy.ufunc, one: Term, other: Term) -> Term:
 
 
 def _connect(function: numpy.ufunc, parts: list[Term]) -> Term:
-    return lambda values: function.reduce(
-        [numpy.broadcast_to(numpy.asarray(part(values), bool), values.shape) for part in parts])
+    # One after the other, so that only two are held however many there are.
+    return lambda values: functools.reduce(function, (numpy.asarray(part(values), bool) for part in parts))
 
 
 def _constant(value: Any, path: tuple[str | int, ...]) -> Term:

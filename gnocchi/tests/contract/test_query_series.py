@@ -9,6 +9,7 @@ from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.query.align import Points
 from gnocchi.query.fetch import Window, read_measures
 from gnocchi.query.series import Series, TooManyPoints, check_size, read_points
+from gnocchi.query.several import read_several
 from gnocchi.storage.drivers import StorageDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
@@ -112,6 +113,42 @@ def test_split_packs_and_metrics_without_data(engine):
         expected = [read_alone(engine, one, span(MINUTE), Window(None, None)) for one in series]
         assert expected == split(points, len(series))
     assert [[], [], []] == expected[-3:]
+
+
+@pytest.mark.parametrize("resample", [None, span(7 * MINUTE), span(2 * HOUR), "M", "W"])
+def test_several_by_themselves(engine, resample):
+    """Of different policies, with and without resampling: groups are whole whatever the window."""
+    series = fill(engine, 5)
+    granularities = None if resample is None else [span(MINUTE)]
+    seen = 0
+    for start, stop in ((None, None), (35 * MINUTE + 7, None), (None, 5 * HOUR), (2 * HOUR + 1, 4 * HOUR - 1)):
+        window = Window(instant(start), instant(stop))
+        found = read_several(engine.store, engine.indexer, series, granularities, window, 10**6, resample)
+        alone = [read_measures(engine.store, engine.indexer, one.metric, one.method, granularities, *window, resample)
+                 for one in series]
+        whole = [read_measures(engine.store, engine.indexer, one.metric, one.method, granularities, None, None,
+                               resample) for one in series]
+        for parts, expected, all_ in zip(found, alone, whole, strict=True):
+            assert list(map(to_lists, expected)) == list(map(to_lists, parts))
+            if resample is not None:
+                (_, times, values), (_, all_times, all_values) = to_lists(parts[0]), to_lists(all_[0])
+                assert set(zip(times, values, strict=True)) <= set(zip(all_times, all_values, strict=True))
+                seen += len(times)
+    assert seen > 20 or resample is None
+
+
+def to_lists(part):
+    return part.granularity, part.timestamps.tolist(), part.values.tolist()
+
+
+def test_several_share_a_limit(engine):
+    """Also when their policies differ, which are read one after the other."""
+    series = fill(engine, 3)
+    window = Window(None, None)
+    found = read_several(engine.store, engine.indexer, series, [span(HOUR)], window, 10**6)
+    total = sum(len(part.values) for parts in found for part in parts)
+    with pytest.raises(TooManyPoints):
+        read_several(engine.store, engine.indexer, series, [span(HOUR)], window, total // 2)
 
 
 def test_nothing_at_all(engine):

@@ -166,6 +166,11 @@ def aggregate(client, name, query="", body=None, type="generic", method="POST"):
     ("cpu.*", "", None, []), ("cpu.util", "", {"=": {"user_id": "nobody"}}, []),
     ("cpu.util", "groupby=user_id", None, [{"group": {"user_id": "u1"}, "measures": 2.0},
                                            {"group": {"user_id": "u2"}, "measures": 5.0}]),
+    ("cpu.util", "groupby=id", None, [{"group": {"id": id}, "measures": value} for id, value in (
+        (R1, 1.0), (R2, 3.0), (R3, 5.0), (R4, []))]),
+    ("cpu.util", "groupby=user_id&reaggregation=count&granularity=60&resample=3600&fill=7&needed_overlap=0", None, [
+        {"group": {"user_id": "u1"}, "measures": [["2015-03-06T14:00:00+00:00", 3600.0, 2.0]]},
+        {"group": {"user_id": "u2"}, "measures": [["2015-03-06T14:00:00+00:00", 3600.0, 5.0]]}]),
     ("net", "groupby=user_id", None, [{"group": {"user_id": "u1"}, "measures": []},
                                       {"group": {"user_id": "u2"}, "measures": 7.0}]),
 ])
