@@ -67,8 +67,8 @@ def read_pieces(store: Store, indexer: Indexer, series: Sequence[Series], granul
     for _ in range(TRIES_MAX):
         readers = [_PolicyReader(store, indexer, [series[row] for row in rows], rows, granularities, asked)
                    for rows in by_policy.values()]
-        _refuse_beyond(sum(reader.count_points() for reader in readers), points_max)
         try:
+            _refuse_too_many(readers, points_max)
             parts = [reader.read() for reader in readers]
         except ObjectNotFound as e:     # merged away meanwhile: the catalogue knows what took its place
             missing = e.key
@@ -76,6 +76,14 @@ def read_pieces(store: Store, indexer: Indexer, series: Sequence[Series], granul
         return [list(itertools.chain.from_iterable(part[number] for part in parts))
                 for number in range(len(granularities))]
     raise BackendUnavailable(f"Object {missing}, which the index names, is missing from storage")
+
+
+def _refuse_too_many(readers: Sequence["_PolicyReader"], points_max: int) -> None:
+    """Refuse what is too much before it is read, from what the catalogue says of blocks, and if that does not tell
+    (other metrics share them), from their directories."""
+    size = sum(reader.count_points() for reader in readers)
+    if size > points_max:
+        _refuse_beyond(min(size, sum(reader.count_values() for reader in readers)), points_max)
 
 
 def check_size(series: int, points: Points, points_max: int) -> None:
@@ -142,6 +150,11 @@ class _PolicyReader:
                         periods = min(periods, grouping.span_ns(timespan) // step)
                     count += len(mine) * len(self._methods) * max(0, min(periods, sum(block.rows for block in held)))
         return count
+
+    def count_values(self) -> int:
+        """Return how many values there are in blocks, also outside the window."""
+        return len(self._methods) * sum(self._store.count_rows(block, self._ids[mine])
+                                        for _, blocks, mine in self._packs for block in blocks)
 
     def _limits(self, granularity: numpy.timedelta64) -> tuple[int, int]:
         """Return the window in int64 ns, start inclusive and rounded, stop exclusive."""

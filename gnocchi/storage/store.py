@@ -206,6 +206,14 @@ class Store:
             data = [reader.data[p.offset:p.offset + p.length] for p in places]
         return block_format.decode_rows(reader.directory, start, stop, places, data, key, offset)
 
+    def count_rows(self, block: Block, ids: numpy.ndarray) -> int:
+        """Return how many rows a block holds of several metrics, from its directory.
+
+        ids : ndarray, shape (m,), `S16`, ascending, unique.  Raises as `read_columns` does.
+        """
+        _, starts, stops = block_format.find_ranges(self._open_block(block.section).directory, ids)
+        return int((stops - starts).sum())
+
     def read_columns(self, block: Block, ids: numpy.ndarray, methods: Sequence[str]) -> Rows:
         """Return what a block holds of several metrics.
 

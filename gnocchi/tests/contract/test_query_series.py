@@ -193,7 +193,7 @@ def test_too_many_points_are_refused_before_they_are_read(indexer):
     driver.ranges.clear()
     with pytest.raises(TooManyPoints, match="of at most 100"):
         read_points(engine.store, indexer, series, [span(MINUTE)], Window(None, None), 100)
-    assert [] == driver.ranges
+    assert 1 == len(driver.ranges)      # the directory of the block
     window = Window(instant(0), instant(50 * MINUTE))
     points, = read_points(engine.store, indexer, series, [span(MINUTE)], window, 100)
     assert 50 == len(points.values)
@@ -212,6 +212,22 @@ def test_what_neighbours_store_does_not_count(indexer):
     series = [Series(metric, "mean") for metric in metrics]
     points, = read_points(engine.store, indexer, series, [span(MINUTE)], Window(None, None), 61 * 40 + 90)
     assert 61 * 40 + 90 == len(points.values)
+
+
+def test_points_of_others_do_not_count(indexer):
+    """Metrics share blocks: neither how many rows another one has, nor how far away one lies, makes a request large."""
+    indexer.create_sacks(1)
+    engine = Engine(indexer, MemoryIncoming(1), Store(MemoryDriver(), cache_bytes=0), 1)
+    small, large, empty = engine.create_metrics(POLICIES["plain"], 3)
+    hours = [list(range(30)), [*range(150), 10**6, 10**6 + 90]]
+    engine.post([small, large], [([hour * HOUR for hour in times], [1.0] * len(times)) for times in hours])
+    engine.process()
+    series = {id: Series(indexer.get_metric(id), "mean") for id in (small, large, empty)}
+    for ids, count in (([small], 30), ([empty], 0), ([small, empty], 30)):
+        points, = read_points(engine.store, indexer, [series[id] for id in ids], [span(HOUR)], Window(None, None), 60)
+        assert count == len(points.values)
+    with pytest.raises(TooManyPoints, match="of at most 60"):
+        read_points(engine.store, indexer, [series[large]], [span(HOUR)], Window(None, None), 60)
 
 
 def test_too_large_tables_are_refused():
