@@ -289,6 +289,8 @@ def _build(source: Any, depth: int) -> Node:
 
 def _build_of_series(name: str, source: list[Any], depth: int) -> Node:
     """Build an operation that only makes sense of series, which are its last argument."""
+    if name == "aggregate" and len(source) > 3:
+        return Aggregate(source, _read_metrics(source), _read_name(source, AGGREGATIONS))
     _check_length(source, {"aggregate": 3, "resample": 4, "rolling": 4}.get(name, 2))
     operand = _build_at(source, len(source) - 1, depth)
     if not any(isinstance(node, Metric) for node in walk(operand)):
@@ -300,6 +302,15 @@ def _build_of_series(name: str, source: list[Any], depth: int) -> Node:
     if name == "resample":
         return Resample(source, operand, _read_name(source, RESAMPLINGS), _read_span(source[2]))
     return RateOfChange(source, operand, name == "rateofchangesec")
+
+
+def _read_metrics(source: list[Any]) -> Metric:
+    """Read `["aggregate", AGG, ["metric", …], ["metric", …], …]`, which Aodh writes, as if it were one `metric`."""
+    if not all(isinstance(part, list) and len(part) > 1 and part[0] == "metric" for part in source[2:]):
+        raise _Mistake(f"`aggregate' takes 2 arguments, or several `metric', not {len(source) - 1}")
+    found = [_build_at(source, index, 2) for index in range(2, len(source))]
+    references = dict.fromkeys(reference for node in found if isinstance(node, Metric) for reference in node.references)
+    return Metric(["metric", *map(list, references)], tuple(references))
 
 
 def _build_at(source: list[Any], index: int, depth: int) -> Node:

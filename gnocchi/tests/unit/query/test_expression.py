@@ -153,3 +153,15 @@ def test_names_of_resources_metrics(names, message):
         return
     with pytest.raises(InvalidExpression, match=message):
         expression.check_names(root)
+
+
+def test_several_metrics_of_aggregate():
+    """As Aodh writes it; the metrics are one set of series, each once."""
+    found = expression.parse(["aggregate", "max", ["metric", "a", "mean"], ["metric", ["b", "max"], ["a", "mean"]]])
+    assert found.operand == expression.parse(["metric", ["a", "mean"], ["b", "max"]])
+    assert "max" == found.method
+    for operations in (["aggregate", "max", A, ["neg", A]], ["aggregate", "max", A, 2], ["aggregate", "max", A, []]):
+        with pytest.raises(InvalidExpression, match="`aggregate' takes 2 arguments, or several `metric', not 3"):
+            expression.parse(operations)
+    with pytest.raises(InvalidExpression, match="or pairs of them, at operations.3."):
+        expression.parse(["aggregate", "max", A, ["metric", 5]])
