@@ -9,6 +9,7 @@ next round.
 import functools
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -97,6 +98,8 @@ class Janitor:
         self._stopped = stopped
         self._spans = spans
         self._delay_s = delay_s
+        #: When it was last looked for resources that end.
+        self._last_look = time.monotonic()
         self._after: uuid.UUID | None = None
         self._truncated_after: uuid.UUID | None = None
         self._round = 0
@@ -215,15 +218,19 @@ class Janitor:
     def _end_resources(self) -> None:
         """End and delete resources whose time has come, unless another janitor is at it."""
         spans = self._spans
+        now = time.monotonic()
+        # A long round is no pause of metricd.
+        delay_s = max(self._delay_s, now - self._last_look)
+        self._last_look = now
         if spans.inactive_after_s > 0:
             with self._coordinator.try_lock(lock_name("resource_ended_at_normalization_lock")) as held:
-                ended = held and end_inactive_resources(self._indexer, spans, self._delay_s, self._stopped)
+                ended = held and end_inactive_resources(self._indexer, spans, delay_s, self._stopped)
             if ended:
                 self.counters[ENDED] += ended
                 LOG.info("%d resources ended, whose metrics got no measures", ended)
         if spans.cleanup_after_s > 0:
             with self._coordinator.try_lock(lock_name("auto_clean_expired_resources_lock")) as held:
-                expired = held and expire_resources(self._indexer, spans, self._stopped)
+                expired = held and expire_resources(self._indexer, spans, delay_s, self._stopped)
             if expired:
                 self.counters[EXPIRED] += expired
                 LOG.info("Deleted %d resources that ended over %d seconds ago", expired, spans.cleanup_after_s)

@@ -27,8 +27,12 @@ NOTED_LATE_SHARE = 8
 #: Rows changed in one transaction.
 RESOURCES_PER_STEP = 1000
 
-#: Name of the row that tells since when the janitors have watched.
-WATCH_NAME = "inactive resources"
+#: Names of rows that tell since when the janitors have watched: with no gap that matters for inactive metrics, and with
+#: none that a backlog can have grown in.
+WATCH_INACTIVE, WATCH_BACKLOG = "inactive resources", "backlog"
+
+#: Seconds that workers have to catch up with a backlog before anything ends or goes; less where the span is shorter.
+CATCH_UP_S = 3600.0
 
 
 class LifeSpans(NamedTuple):
@@ -75,7 +79,7 @@ class Activity:
         newest = numpy.concatenate([_find_newest(share) for share in shares])
         noted_before = None
         if self._spans.inactive_after_s > 0:
-            noted_before = utcnow() - datetime.timedelta(seconds=self._spans.noted_late_s)
+            noted_before = _ago(self._spans.noted_late_s)
         found = indexer.list_metrics_to_note(ids, noted_before)
         stale = [row.id for row in found if row.stale]
         if stale:
@@ -107,18 +111,39 @@ def end_inactive_resources(indexer: Indexer, spans: LifeSpans, delay_s: float, s
 
     Raises BackendUnavailable.
     """
-    gap_max_s = max(spans.inactive_after_s / 2, 2 * delay_s + 10)
-    since = indexer.keep_watch(WATCH_NAME, gap_max_s)
-    inactive_since = utcnow() - datetime.timedelta(seconds=spans.inactive_after_s + spans.noted_late_s)
-    if since > inactive_since:
+    since = indexer.keep_watch(WATCH_INACTIVE, max(spans.inactive_after_s / 2, _gap_max_s(delay_s)))
+    inactive_since = _ago(spans.inactive_after_s + spans.noted_late_s)
+    if not _caught_up(indexer, spans.inactive_after_s, delay_s) or since > inactive_since:
         return 0
     return _repeat(lambda: indexer.end_inactive_resources(inactive_since, RESOURCES_PER_STEP), stopped)
 
 
-def expire_resources(indexer: Indexer, spans: LifeSpans, stopped: Callable[[], bool]) -> int:
-    """Delete resources that ended long enough ago; return how many.  Raises BackendUnavailable."""
-    ended_before = utcnow() - datetime.timedelta(seconds=spans.cleanup_after_s)
+def expire_resources(indexer: Indexer, spans: LifeSpans, delay_s: float, stopped: Callable[[], bool]) -> int:
+    """Delete resources that ended long enough ago; return how many.
+
+    After a time in which metricd did not run, measures that bring some of them back may lie in the backlog: workers
+    come first.
+
+    Raises BackendUnavailable.
+    """
+    if not _caught_up(indexer, spans.cleanup_after_s, delay_s):
+        return 0
+    ended_before = _ago(spans.cleanup_after_s)
     return _repeat(lambda: indexer.delete_ended_resources(ended_before, RESOURCES_PER_STEP), stopped)
+
+
+def _caught_up(indexer: Indexer, span_s: float, delay_s: float) -> bool:
+    """Tell whether metricd has run for long enough that what was posted before is aggregated."""
+    return indexer.keep_watch(WATCH_BACKLOG, _gap_max_s(delay_s)) <= _ago(min(CATCH_UP_S, span_s))
+
+
+def _gap_max_s(delay_s: float) -> float:
+    """Return the longest time between two rounds of the janitor that is nothing special."""
+    return 2 * delay_s + 10
+
+
+def _ago(seconds: float) -> datetime.datetime:
+    return utcnow() - datetime.timedelta(seconds=seconds)
 
 
 def _repeat(step: Callable[[], int], stopped: Callable[[], bool]) -> int:

@@ -80,12 +80,19 @@ def age(indexer, time=2 * DAY, watched=True, metrics=True):
             last = row.last_measure_timestamp
             connection.execute(sa.update(metric).where(metric.c.id == row.id).values(
                 created_at=row.created_at - time, last_measure_timestamp=None if last is None else last - time))
-        if watched:
-            connection.execute(sa.delete(statistics))
-            since = datetime.datetime.now(datetime.UTC) - time
-            connection.execute(sa.insert(statistics), {
-                "process": life_cycle.WATCH_NAME, "service": "watch", "counters": {"since": since.timestamp()},
-                "updated_at": now()})
+    if watched:
+        watch(indexer, time)
+
+
+def watch(indexer, since=2 * DAY, last=datetime.timedelta(),
+          names=(life_cycle.WATCH_INACTIVE, life_cycle.WATCH_BACKLOG)):
+    """Have the janitors watched for some time, the last time some time ago."""
+    began = datetime.datetime.now(datetime.UTC) - since
+    with indexer.writing() as connection:
+        connection.execute(sa.delete(statistics).where(statistics.c.process.in_(names)))
+        connection.execute(sa.insert(statistics), [
+            {"process": name, "service": "watch", "counters": {"since": began.timestamp()}, "updated_at": now() - last}
+            for name in names])
 
 
 def post(engine, metrics, time=None, spans=SPANS, count=1):
@@ -148,14 +155,28 @@ def test_nothing_ends_before_it_was_watched(engine, clean):
     silent = create(indexer)
     age(indexer, watched=False)
     assert 0 == clean()["ended resources"]
-    with indexer.writing() as connection:       # nobody watched for half of the time
-        connection.execute(sa.update(statistics).values(
-            counters={"since": 0.0}, updated_at=now() - 0.6 * DAY))
+    watch(indexer)
+    watch(indexer, last=0.6 * DAY, names=[life_cycle.WATCH_INACTIVE])      # nobody did for half of the time
+    assert 0 == clean()["ended resources"]
+    watch(indexer, last=0.4 * DAY, names=[life_cycle.WATCH_INACTIVE])
+    watch(indexer, since=datetime.timedelta(minutes=59), names=[life_cycle.WATCH_BACKLOG])
     assert 0 == clean()["ended resources"]
     assert find(indexer, silent).ended_at is None
-    with indexer.writing() as connection:
-        connection.execute(sa.update(statistics).values(counters={"since": 0.0}, updated_at=now() - 0.4 * DAY))
+    watch(indexer, last=0.4 * DAY, names=[life_cycle.WATCH_INACTIVE])
+    watch(indexer, since=datetime.timedelta(minutes=61), names=[life_cycle.WATCH_BACKLOG])
     assert 1 == clean()["ended resources"]
+
+
+def test_nothing_goes_before_the_backlog_is_done(engine, clean):
+    """After a pause of metricd, measures may wait that make a resource go on: it is not deleted before them."""
+    indexer = engine.indexer
+    ended = create(indexer, started_at=now() - 9 * DAY, ended_at=now() - 8 * DAY)
+    watch(indexer, last=datetime.timedelta(minutes=15))
+    assert 0 == clean()["expired resources"]
+    watch(indexer, since=datetime.timedelta(minutes=61))
+    post(engine, [ended.metrics["m0"]])
+    assert 0 == clean()["expired resources"]
+    assert find(indexer, ended).ended_at is None
 
 
 def test_measures_are_noted_now_and_then(engine):
@@ -227,6 +248,8 @@ def test_ended_resources_go(engine, clean, monkeypatch):
     kept = [create(indexer, metrics=1, started_at=long_ago, **fields) for fields in ({"ended_at": recently}, {})]
     indexer.update_resource(dead[0], {"user_id": "x"})
     post(engine, [dead[0].metrics["m0"]], long_ago - DAY)
+    assert 0 == clean()["expired resources"]
+    watch(indexer)
     assert 7 == clean()["expired resources"]
     assert {each.id for each in kept} == {each.id for each in indexer.list_resources()}
     assert {id for each in kept for id in each.metrics.values()} == {each.id for each in indexer.list_metrics()}

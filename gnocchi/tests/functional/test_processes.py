@@ -261,7 +261,7 @@ def post_now(deployment, id):
 
 def test_ended_resources_are_deleted(upgraded):
     """Long enough after its end a resource goes, with its metrics; one that has not ended stays."""
-    upgraded.configure({"metricd": {"metric_cleanup_delay": 1, "resource_cleanup_after": 3600, "workers": 1}})
+    upgraded.configure({"metricd": {"metric_cleanup_delay": 1, "resource_cleanup_after": 2, "workers": 1}})
     indexer = upgraded.backends.indexer
     metrics = {"m": MetricDefinition(uuid.uuid4(), "low")}
     ended_at = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=2)
