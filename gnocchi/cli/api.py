@@ -203,6 +203,10 @@ class Loader:
 
         return serve_and_trim
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers that are not forked, as from Python 3.14 on, share nothing.
+        return self.__dict__ | {"application": None}
+
     def _load(self) -> Callable:
         opts.set_defaults()
         return app.load_app(service.prepare_service(self._argv, cli_opts=CLI_OPTS))

@@ -5,6 +5,7 @@ import configparser
 import gc
 import io
 import json
+import pickle
 import sys
 import weakref
 
@@ -14,6 +15,7 @@ from oslo_config import cfg
 
 from gnocchi import opts
 from gnocchi.backends import Backends
+from gnocchi.cli import api
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
@@ -387,3 +389,9 @@ def test_pipelines_of_deployers(make_app, make_conf, tmp_path, token, status):
     app = make_app(api={"auth_mode": "keystone", "paste_config": str(paste)}, keystone_authtoken=KEYSTONE)
     headers = JSON | {"X-User-Id": "u", "X-Project-Id": "p", "X-Roles": "admin"}
     assert status == send(app, "/v1/archive_policy", headers=headers).status_int
+
+
+def test_workers_that_are_not_forked_load_for_themselves():
+    """What reaches them is a copy, and an application cannot be copied."""
+    loader = pickle.loads(pickle.dumps(api.Loader(("--config-file", "x"), "127.0.0.1", 1, lambda: None)))
+    assert loader.application is None
