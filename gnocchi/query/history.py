@@ -7,7 +7,7 @@ Source: contract, aggregates 2.11.
 
 import datetime
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -16,7 +16,7 @@ from gnocchi.carbonara import grouping
 from gnocchi.indexer import Resource
 from gnocchi.query.aggregates import Selection, Terms, compute_points
 from gnocchi.query.align import Points
-from gnocchi.query.expression import Node
+from gnocchi.query.expression import Node, Reference
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
 
 _MIN, _MAX = numpy.iinfo(numpy.int64).min, numpy.iinfo(numpy.int64).max
@@ -45,17 +45,61 @@ def list_stays(revisions: Sequence[Resource], firsts: Mapping[uuid.UUID, datetim
 
     Parameters
     ----------
-    firsts : when the first revision of each resource began; it counts from the beginning, for measures may be older
+    firsts : when the first revision of each resource began; it counts from the beginning, for measures may be older.
+        A resource without one was deleted just now.
     """
     start = _MIN if asked.start is None else _ns(asked.start)
     stop = _MAX if asked.stop is None else _ns(asked.stop)
     stays = []
     for revision in revisions:
+        if revision.id not in firsts:
+            continue
         begin = start if revision.revision_start == firsts[revision.id] else max(start, to_ns(revision.revision_start))
         end = stop if revision.revision_end is None else min(stop, to_ns(revision.revision_end))
         if begin < end:
             stays.append(Stay(revision, begin, end))
     return stays
+
+
+class Pool:
+    """The series of all groups, and their points, from which each group takes its own: a group that looked at all would
+    take as long as all groups.
+
+    Parameters
+    ----------
+    selection : all series of the request
+    points : of the selection at each granularity, in any order
+    """
+
+    def __init__(self, selection: Selection, points: Sequence[Points]) -> None:
+        self._selection = selection
+        self._points = [_sort(found, numpy.lexsort((found.timestamps, found.rows))) for found in points]
+        self._places = [found.rows.searchsorted(numpy.arange(len(selection.series) + 1)) for found in self._points]
+        self._rows: dict[object, list[int]] = {}
+        for row, owner in enumerate(selection.owners or ()):
+            self._rows.setdefault(owner, []).append(row)
+        self._references: list[list[Reference]] = [[] for _ in selection.series]
+        for reference, columns in selection.columns.items():
+            for row in columns:
+                self._references[row].append(reference)
+
+    def take(self, owners: Iterable[object]) -> tuple[Selection, list[Points]]:
+        """Return the series of some resources, and their points ascending in time, as `compute_group` needs them."""
+        rows = sorted(row for owner in owners for row in self._rows.get(owner, ()))
+        whole, columns = self._selection, {reference: list[int]() for reference in self._selection.columns}
+        for place, row in enumerate(rows):
+            for reference in self._references[row]:
+                columns[reference].append(place)
+        selection = Selection([whole.series[row] for row in rows], [whole.names[row] for row in rows],
+                              None if whole.owners is None else [whole.owners[row] for row in rows], columns)
+        points = []
+        for found, places in zip(self._points, self._places, strict=True):
+            parts = [slice(places[row], places[row + 1]) for row in rows]
+            counts = numpy.array([part.stop - part.start for part in parts], numpy.int64)
+            timestamps, values = (numpy.concatenate([array[part] for part in parts] or [array[:0]])
+                                  for array in (found.timestamps, found.values))
+            points.append(sort_by_time(Points(numpy.arange(len(rows)).repeat(counts), timestamps, values)))
+        return selection, points
 
 
 def compute_group(root: Node, selection: Selection, stays: Sequence[Stay], terms: Terms,
@@ -65,7 +109,7 @@ def compute_group(root: Node, selection: Selection, stays: Sequence[Stay], terms
 
     Parameters
     ----------
-    selection : all series of the request
+    selection : the series of the resources, and perhaps of others
     stays : when resources were in the group
     points : of the selection at each of `granularities`, ascending in time
 
@@ -126,7 +170,10 @@ def restrict(selection: Selection, rows: numpy.ndarray) -> Selection:
 
 def sort_by_time(points: Points) -> Points:
     """Return the points ascending in time, as `compute_group` needs them."""
-    order = numpy.argsort(points.timestamps, kind="stable")
+    return _sort(points, numpy.argsort(points.timestamps, kind="stable"))
+
+
+def _sort(points: Points, order: numpy.ndarray) -> Points:
     return Points(*(array[order] for array in points))
 
 

@@ -22,7 +22,7 @@ from gnocchi.query.aggregates import MetricsCannotBeAggregated, Selection, Terms
 from gnocchi.query.expression import InvalidExpression, Node, Reference
 from gnocchi.query.fetch import Window
 from gnocchi.query.group import Group, list_metric_ids, make_groups, select_series
-from gnocchi.query.history import Stay, compute_group, list_stays, sort_by_time
+from gnocchi.query.history import Pool, Stay, compute_group, list_stays
 from gnocchi.query.operations import Work
 from gnocchi.query.series import Series, read_points
 from gnocchi.rest import arguments, errors, formats, ids, json, measures, visibility
@@ -135,15 +135,15 @@ def _answer_history(request: Request, root: Node, search: Search, terms: Terms, 
     if selection.series:
         with _explained():
             granularities = aggregates.choose_granularities(selection, terms.granularity)
-            points = [sort_by_time(found) for found in read_points(
-                request.services.store, request.services.indexer, selection.series, granularities, terms.window,
-                terms.points_max)]
+            pool = Pool(selection, read_points(request.services.store, request.services.indexer, selection.series,
+                                               granularities, terms.window, terms.points_max))
             for values, members in _group_stays(stays, search.groupby):
-                found = compute_group(root, selection, members, terms, granularities, points)
+                mine, points = pool.take({stay.resource.id for stay in members})
+                found = compute_group(root, mine, members, terms, granularities, points)
                 if found:
                     columns = None if None in found else tuple(column for column in found if column is not None)
                     answers.append({"group": values, "measures": _format(
-                        request, aggregates.Result(columns, list(found.values())), selection,
+                        request, aggregates.Result(columns, list(found.values())), mine,
                         [_format_stay(stay, search.type) for stay in members] if details else None)})
     if not answers:
         raise NoSuchMetric(sorted({reference.name for reference in references}))

@@ -15,7 +15,7 @@ from gnocchi.query import align, expression
 from gnocchi.query.aggregates import MetricsCannotBeAggregated, Selection, Terms, compute_points
 from gnocchi.query.align import Points
 from gnocchi.query.fetch import Window
-from gnocchi.query.history import Stay, compute_group, list_stays, sort_by_time
+from gnocchi.query.history import Pool, Stay, compute_group, list_stays, sort_by_time
 from gnocchi.query.series import Series
 
 MINUTE, HOUR = 60 * 10**9, 3600 * 10**9
@@ -160,6 +160,32 @@ def test_granularities_are_kept_apart():
 def test_windows_that_are_empty_are_left_out():
     assert [] == list_stays(THREE[:1], firsts_of(THREE), Window(instant("10:30"), instant("12:00")))
     assert [] == list_stays(THREE[2:], firsts_of(THREE), Window(instant("10:00"), instant("11:15")))
+
+
+def test_revisions_of_resources_that_were_deleted_just_now():
+    assert [stay.resource.id for stay in list_stays(THREE + revisions_of(B, ("09:00", "x")), firsts_of(THREE), OPEN)
+            ] == [A, A, A]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.dictionaries(
+    st.integers(0, 9), st.floats(-9, 9), max_size=4)), max_size=9), st.sets(st.integers(0, 6)))
+def test_series_of_a_group(series, owners):
+    """Of each resource its series, their points in order, and the references that mean them; nothing of others."""
+    references = {name: expression.Reference(name, "mean") for name in "ab"}
+    columns = {reference: [row for row, (_, other, _) in enumerate(series) if other == name]
+               for name, reference in references.items()}
+    selection = Selection(list(range(len(series))), [name for _, name, _ in series],
+                          [owner for owner, _, _ in series], columns)
+    points = make_points([hours for _, _, hours in series])
+    mine, (found,) = Pool(selection, [points]).take(owners)
+    kept = [row for row, (owner, _, _) in enumerate(series) if owner in owners]
+    assert (kept, [series[row][1] for row in kept], [series[row][0] for row in kept]) == mine[:3]
+    assert {reference: [place for place, row in enumerate(kept) if series[row][1] == name]
+            for name, reference in references.items()} == mine.columns
+    assert sorted((hour * HOUR, place, value) for place, row in enumerate(kept)
+                  for hour, value in series[row][2].items()) == sorted(zip(
+                      found.timestamps.astype(int).tolist(), found.rows.tolist(), found.values.tolist(), strict=True))
+    assert sorted(found.timestamps.tolist()) == found.timestamps.tolist()
 
 
 #: Half hours at which a resource gets flavors.
