@@ -51,7 +51,7 @@ class Server:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _asks(question: bytes, expected: bytes) -> Callable[[int], bool]:
+def asks(question: bytes, expected: bytes) -> Callable[[int], bool]:
     def answers(port: int) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
             connection.sendall(question)
@@ -67,18 +67,20 @@ def _etcd_answers(port: int) -> bool:
     return False
 
 
-def make_redis() -> Server:
+def make_redis(*, durable: bool = False) -> Server:
+    """Make a Redis that keeps nothing when it ends, or everything."""
+    kept = ["--appendonly", "yes", "--appendfsync", "always"] if durable else ["--appendonly", "no"]
     program = need(shutil.which("redis-server"), "Redis")
     return Server(lambda port, directory: [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
-                                           "--save", "", "--appendonly", "no", "--daemonize", "no"],
-                  _asks(b"PING\r\n", b"+PONG"))
+                                           "--save", "", *kept, "--daemonize", "no"],
+                  asks(b"PING\r\n", b"+PONG"))
 
 
 def make_memcached() -> Server:
     program = need(shutil.which("memcached"), "memcached")
     user = ["-u", "nobody"] if os.getuid() == 0 else []
     return Server(lambda port, _: [program, *user, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "32"],
-                  _asks(b"version\r\n", b"VERSION"))
+                  asks(b"version\r\n", b"VERSION"))
 
 
 def make_etcd() -> Server:

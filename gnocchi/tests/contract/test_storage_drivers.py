@@ -9,6 +9,8 @@ from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
 from gnocchi.storage.drivers import ByteRange, parse_offset
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
+from gnocchi.storage.drivers.redis import RedisDriver
+from gnocchi.tests.coordination import redis_server  # noqa: F401
 
 
 class StorageDriverContract:
@@ -166,3 +168,32 @@ class TestFileDriver(StorageDriverContract):
             assert data == driver.get(key, parse_offset(key), parse_offset(key) + 1)
         assert 3 == len({(tmp_path / "data" / "objects" / key).stat().st_ino for key, _ in objects})
         assert [] == os.listdir(tmp_path / "data" / "tmp")
+
+
+class TestRedisDriver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self, redis_server):  # noqa: F811
+        driver = RedisDriver(f"redis://127.0.0.1:{redis_server.port}?socket_timeout=20")
+        driver.upgrade()
+        yield driver
+        driver.delete_many(list(driver.list("")))
+        driver.close()
+
+    def test_many_keys(self, driver):
+        """More than are listed or deleted at once, with a prefix that is another's beginning."""
+        keys = {f"sack/7-{number}/base-{number}" for number in range(2500)}
+        driver.put_many([(key, b"x") for key in keys] + [("sack/8-1/base-1", b"y")])
+        assert keys == set(driver.list("sack/7-"))
+        driver.delete_many(keys)
+        assert ["sack/8-1/base-1"] == list(driver.list(""))
+
+    def test_server_gone(self, driver, redis_server):  # noqa: F811
+        """A server that is away is no missing object, and needs no new driver when it is back."""
+        redis_server.kill()
+        for call in (lambda: driver.get("a/1"), lambda: driver.put("a/1", b"x"), lambda: list(driver.list("a/")),
+                     lambda: driver.delete_many(["a/1"]), driver.upgrade):
+            with pytest.raises(BackendUnavailable, match="redis: cannot"):
+                call()
+        redis_server.start()
+        driver.put("a/1", b"x")
+        assert b"x" == driver.get("a/1")

@@ -1,0 +1,83 @@
+"""Clients of Redis, from the URLs of `redis_url` (contract, operations 1.3)."""
+
+import contextlib
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import redis
+from redis import sentinel
+
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
+
+PORT = 6379
+SENTINEL_PORT = 26379
+
+#: A server that does not answer is away; seconds.
+TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+
+_TRUE, _FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text.lower() in _TRUE
+
+
+def _read_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+#: Keys of the URL's query that are arguments of the client.
+_KEYS: dict[str, Callable[[str], Any]] = {
+    "db": int, "socket_timeout": float, "health_check_interval": float, "retry_on_timeout": _read_bool,
+    "socket_keepalive": _read_bool, "ssl": _read_bool, "encoding": str, "ssl_certfile": str, "ssl_keyfile": str,
+    "ssl_ca_certs": str}
+_TLS_FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
+
+
+def make_client(url: str) -> redis.Redis:
+    """Return a client, which connects at its first use.
+
+    Raises InvalidConfiguration, whose text does not hold the URL.
+    """
+    parts = urllib.parse.urlsplit(url)
+    query = urllib.parse.parse_qs(parts.query)
+    if parts.scheme not in ("redis", "rediss"):
+        raise InvalidConfiguration("redis_url: the scheme is not `redis'")
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S,
+                               "ssl": parts.scheme == "rediss"}
+    try:
+        options |= {key: read(query[key][-1]) for key, read in _KEYS.items() if key in query}
+        port = parts.port
+        fallback = [_read_address(address) for address in query.get("sentinel_fallback", ())]
+        own_tls = "sentinel_ssl" in query and _read_bool(query["sentinel_ssl"][-1])
+    except ValueError as e:
+        raise InvalidConfiguration(f"redis_url: {e}") from e
+    if parts.username:
+        options["username"] = urllib.parse.unquote(parts.username)
+    if parts.password:
+        options["password"] = urllib.parse.unquote(parts.password)
+    if "sentinel" in query:
+        first = (parts.hostname or "localhost", port or SENTINEL_PORT)
+        own = {"socket_timeout": options["socket_timeout"], "socket_connect_timeout": CONNECT_TIMEOUT_S,
+               "ssl": own_tls} | ({key: options[key] for key in _TLS_FILES if key in options} if own_tls else {})
+        own |= {key: query[f"sentinel_{key}"][-1] for key in ("username", "password") if f"sentinel_{key}" in query}
+        return sentinel.Sentinel([first, *fallback], sentinel_kwargs=own, **options).master_for(query["sentinel"][-1])
+    if not parts.hostname and parts.path:
+        # A socket has no TLS, and no time to connect.
+        return redis.Redis(unix_socket_path=urllib.parse.unquote(parts.path), **{
+            key: value for key, value in options.items() if not key.startswith("ssl")})
+    return redis.Redis(parts.hostname or "localhost", port or PORT, **options)
+
+
+@contextlib.contextmanager
+def unavailable(action: str) -> Iterator[None]:
+    """Turn failures of Redis into BackendUnavailable; redis-py's texts name the server and no credentials."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as e:
+        raise BackendUnavailable(f"redis: cannot {action}: {e}") from e

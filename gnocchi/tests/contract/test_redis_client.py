@@ -1,0 +1,91 @@
+"""URLs of Redis against real servers: password and TLS, sentinels, sockets, and what is wrong with them."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from gnocchi.common.redis import make_client, unavailable
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
+from gnocchi.tests.coordination import Server, asks, redis_server  # noqa: F401
+from gnocchi.tests.databases import find_free_port, need
+
+#: What any server says, also one that wants a password.
+ANSWERS = asks(b"PING\r\n", b"")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a Redis with options, or as a sentinel."""
+    started = []
+
+    def start(*options, configuration=None, answers=ANSWERS):
+        program = need(shutil.which("redis-server"), "Redis")
+
+        def command(port, directory):
+            if configuration is None:
+                return [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", "",
+                        *options]
+            path = tmp_path / "sentinel.conf"
+            path.write_text(configuration(port, directory))
+            return [program, str(path), "--sentinel"]
+        server = Server(command, answers)
+        started.append(server)
+        server.start()
+        return server
+    yield start
+    for server in started:
+        server.remove()
+
+
+def test_password_and_tls(start, tmp_path):
+    key, certificate = str(tmp_path / "k.pem"), str(tmp_path / "c.pem")
+    subprocess.run([need(shutil.which("openssl"), "OpenSSL"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+                    "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                    "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    plain = start("--requirepass", "s3cret/%")
+    assert make_client(f"redis://:s3cret%2F%25@127.0.0.1:{plain.port}?db=3").ping()
+    with pytest.raises(BackendUnavailable, match="redis: cannot ask") as raised, unavailable("ask"):
+        make_client(f"redis://:wrong@127.0.0.1:{plain.port}").ping()
+    assert "wrong" not in str(raised.value)
+    port = find_free_port()
+    start("--tls-port", str(port), "--requirepass", "s3cret", "--tls-cert-file", certificate, "--tls-key-file", key,
+          "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
+    url = f"redis://:s3cret@127.0.0.1:{port}"
+    assert make_client(f"{url}?ssl=true&ssl_ca_certs={certificate}").ping()
+    with pytest.raises(BackendUnavailable), unavailable("ask"):
+        make_client(f"{url}?ssl=true").ping()
+
+
+def test_sentinel(start, redis_server):  # noqa: F811
+    """The master is found through the first sentinel that answers."""
+    sentinel = start(configuration=lambda port, directory: (
+        f"dir {directory}\nport {port}\nbind 127.0.0.1\n"
+        f"sentinel monitor mymaster 127.0.0.1 {redis_server.port} 1\n"))
+    url = f"redis://127.0.0.1:1?sentinel=mymaster&sentinel_fallback=127.0.0.1:{sentinel.port}"
+    client = make_client(url)
+    client.set("a", b"x")
+    assert make_client(f"redis://127.0.0.1:{redis_server.port}").get("a") == b"x"
+    with pytest.raises(BackendUnavailable, match="another"), unavailable("ask"):
+        make_client(url.replace("mymaster", "another")).ping()
+
+
+def test_socket(start, tmp_path):
+    path = tmp_path / "redis.sock"
+    start("--unixsocket", str(path))
+    assert make_client(f"redis://{path}?db=2").ping()
+
+
+@pytest.mark.parametrize(("url", "reason"), [
+    ("http://s3cret@localhost", "scheme"), ("redis://:s3cret@localhost:port", "[Pp]ort"),
+    ("redis://:s3cret@localhost?db=first", "first"), ("redis://:s3cret@localhost?ssl=perhaps", "perhaps"),
+    ("redis://:s3cret@localhost?sentinel=m&sentinel_fallback=nowhere", "redis_url")])
+def test_wrong_urls(url, reason):
+    """The reason is told, the password is not."""
+    with pytest.raises(InvalidConfiguration, match=reason) as raised:
+        make_client(url)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_unknown_keys_do_not_count():
+    make_client("redis://localhost?colour=red")
