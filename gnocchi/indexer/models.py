@@ -169,7 +169,7 @@ block = sa.Table(
     sa.Column("id", UUID, primary_key=True),
     sa.Column("pack_id", UUID, sa.ForeignKey("pack.id", ondelete="CASCADE"), nullable=False),
     _object_key("object_key"),
-    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False, quote=True),     # reserved by MariaDB, not by MySQL
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("granularity", sa.BigInteger, nullable=False),
     sa.Column("level", sa.Integer, nullable=False),
@@ -186,7 +186,7 @@ parked = sa.Table(
     sa.Column("pack_id", UUID, nullable=True, index=True),
     sa.Column("policy_id", UUID, nullable=False),
     _object_key("object_key"),
-    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False, quote=True),     # reserved by MariaDB, not by MySQL
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("measures", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),

@@ -1,5 +1,6 @@
 """Statements that the driver executes itself, on every database."""
 
+import contextlib
 import datetime
 import uuid
 
@@ -8,11 +9,12 @@ import sqlalchemy as sa
 
 from gnocchi import exceptions
 from gnocchi.indexer import MetricDefinition
-from gnocchi.indexer.models import archive_policy, metric, resource
+from gnocchi.indexer.models import archive_policy, metadata, metric, resource
 from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.indexer.transactions import Undone
 from gnocchi.tests.contract.test_indexer_archive_policies import make_policy
+from gnocchi.tests.contract.test_indexer_packs import commit, make_block, make_pack, make_parked
 from gnocchi.tests.contract.test_indexer_transactions import kill_connections, only_on_servers
 
 BY_NAME = PreparedSelect(sa.select(archive_policy).where(archive_policy.c.name == sa.bindparam("name")))
@@ -126,6 +128,27 @@ def test_prepare(indexer):
     assert made == indexer.get_metric(made.id)
     assert made == indexer.get_resource_metric(made.resource_id, made.name)
     assert (None, []) == indexer.get_pack_catalogue(made.archive_policy.id, made.id.int, [60])
+
+
+def test_prepare_before_connecting(indexer):
+    """Which server it is, and so which words it reserves, is not known yet: commits and look-ups need not know."""
+    indexer.create_sacks(4)
+    pack = make_pack()
+    block, row = make_block(pack), make_parked(pack)
+    with contextlib.closing(Indexer(indexer.url.render_as_string(hide_password=False))) as unconnected:
+        unconnected.prepare()
+        commit(unconnected, packs=[pack], blocks=[block], parked=[row], garbage=["old"])
+        assert [block] == unconnected.list_sack_blocks(0)
+
+
+def test_names_need_no_server(indexer):
+    """Tables and columns are written alike by a dialect that has not seen its server."""
+    assert 0 == indexer.count_sacks()       # connects
+    with contextlib.closing(Indexer(indexer.url.render_as_string(hide_password=False))) as unconnected:
+        for table in metadata.sorted_tables:
+            for statement in (sa.select(table), sa.insert(table), sa.delete(table)):
+                assert (str(statement.compile(dialect=indexer.engine.dialect))
+                        == str(statement.compile(dialect=unconnected.engine.dialect)))
 
 
 def test_missing_tables(empty_database_url):
