@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import socket
 import threading
 import time
@@ -55,6 +56,10 @@ MEASURES_PER_COMMIT = 100_000
 #: Seconds from one line about measures that were not stored to the next.
 REFUSED_LOG_S = 60.0
 
+#: When the janitor's first round begins, as shares of the delay between two: those of several hosts that were started
+#: together go apart.
+JANITOR_FIRST_DELAYS = (0.1, 0.3)
+
 #: Memory of the janitor for what it reads, which it seldom reads twice.
 JANITOR_CACHE_BYTES = 16 << 20
 
@@ -80,8 +85,14 @@ class Job(cotyledon.Service):
         """Seconds from the start of one round to the start of the next."""
         raise NotImplementedError
 
+    @property
+    def first_delay_s(self) -> float:
+        """Seconds from the start of the process to that of the first round."""
+        return 0.0
+
     def run(self) -> None:
         retry_s = RETRY_S
+        self._stop.wait(self.first_delay_s)
         while not self._stop.is_set():
             started = time.monotonic()
             pause = max(DELAY_MIN_S, self.delay_s)
@@ -295,6 +306,11 @@ class JanitorJob(Job):
     def __init__(self, worker_id: int, conf: cfg.ConfigOpts, cache_bytes: int = JANITOR_CACHE_BYTES) -> None:
         super().__init__(worker_id, conf, cache_bytes)
         self._statistics = Statistics(JANITOR, self._backends.member_id, conf.metricd.metric_processing_delay)
+
+    @property
+    def first_delay_s(self) -> float:
+        # Nothing of its work is urgent, and workers have a backlog to catch up with after a start.
+        return random.uniform(*JANITOR_FIRST_DELAYS) * self.delay_s
 
     @property
     def delay_s(self) -> float:

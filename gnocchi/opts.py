@@ -92,7 +92,8 @@ METRICD_OPTS: list[cfg.Opt] = [
                help="Seconds between two log lines on the backlog. -1: no reporting process."),
     cfg.IntOpt("metric_cleanup_delay", default=300, min=0,
                deprecated_group="storage",
-               help="Seconds between two rounds of the janitor, which removes deleted metrics and old objects."),
+               help="Seconds between two rounds of the janitor, which removes deleted metrics and old objects. The "
+                    "first one begins after 10 to 30 % of that."),
     cfg.IntOpt("processing_replicas", default=3, min=1,
                help="Workers that share each sack; more of them even out load and cover for one that died, "
                     "and compete more for locks."),
