@@ -237,6 +237,38 @@ def test_too_many_points(client):
     assert 200 == client.ask(["metric", id, "mean"], "granularity=1&start=1000&stop=1100")[0]
 
 
+@pytest.fixture(scope="module")
+def large(client):
+    """The id of a metric of a resource with more points than may be read."""
+    body = {"id": "large", "metrics": {"large": {"archive_policy_name": "fine"}}}
+    status, text = client.call("POST", "resource/generic", body)
+    assert 201 == status
+    id = json.loads(text)["metrics"]["large"]
+    measures = [{"timestamp": second, "value": 1} for second in range(2 * POINTS_MAX)]
+    assert 202 == client.call("POST", f"metric/{id}/measures", measures)[0]
+    assert 200 == client.call("GET", f"metric/{id}/measures?refresh=true&granularity=60")[0]
+    return id
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    ("aggregates?", {"operations": "(metric LARGE mean)"}),
+    ("aggregates?", {"operations": "(aggregate sum (metric (LARGE mean) (M1 mean)))"}),
+    *((f"aggregates?{query}", {"operations": "(aggregate sum (metric l* mean))", "resource_type": "generic",
+                               "search": {}}) for query in ("", "groupby=id", "groupby=id&use_history=true")),
+    ("aggregation/metric?", ["LARGE"]), ("aggregation/metric?", ["LARGE", "M1"]),
+    ("aggregation/metric?resample=100", ["LARGE"]), ("aggregation/metric?resample=100", ["LARGE", "M1"]),
+    ("aggregation/resource/generic/metric/large?", None),
+    ("aggregation/resource/generic/metric/large?groupby=id", None),
+    ("search/metric?metric_id=LARGE&metric_id=M1", {"=": 1})])
+def test_too_many_points_in_every_way(client, large, path, body):
+    """And a part of it is answered."""
+    path, body = (json.loads(client.named(json.dumps(part)).replace("LARGE", large)) for part in (path, body))
+    for limits, status in (("", 400), ("&start=1900&needed_overlap=0", 200)):
+        found, text = client.call("POST", f"{path}&granularity=1{limits}", body)
+        assert status == found, text
+        assert status == 200 or f"of at most {POINTS_MAX}" in json.loads(text)["description"]
+
+
 def test_too_much_work(client):
     """Few points, computed with again and again."""
     def chain(length):
