@@ -13,6 +13,8 @@ from gnocchi.exceptions import InvalidInput
 
 #: Operations within operations.  Nobody writes so many; a body of brackets alone would exhaust the stack.
 DEPTH_MAX = 100
+#: Characters of an expression written as text, each word and parenthesis of which takes 60 bytes; 150,000 ids fit in.
+TEXT_LENGTH_MAX = 8 << 20
 #: Operations and numbers in all; a body full of them would be minutes of work even for a single point.
 NODES_MAX = 1000
 
@@ -211,14 +213,18 @@ def parse_text(text: str) -> list[Any]:
     ------
     InvalidExpression
     """
+    if len(text) > TEXT_LENGTH_MAX:
+        raise _unreadable(f"more than {TEXT_LENGTH_MAX} characters", text, TEXT_LENGTH_MAX)
     stack: list[list[Any]] = [[]]
     position = 0
     while match := _TOKEN.match(text, position):
         token = match[1]
         if len(stack) == 1 and token != "(":
             raise _unreadable("expected '('", text, match.start(1))
-        position = match.end()
         if token == "(":
+            # Within the innermost operation there may be one more list, a pair of `metric`.
+            if len(stack) > DEPTH_MAX + 2:
+                raise _unreadable(f"more than {DEPTH_MAX} operations within each other", text, match.start(1))
             stack.append([])
         elif token == ")":
             done = stack.pop()
@@ -227,6 +233,7 @@ def parse_text(text: str) -> list[Any]:
             stack[-1].append(done)
         else:
             stack[-1].append(token)
+        position = match.end()
     raise _unreadable("expected ')'" if len(stack) > 1 else "expected '('", text, len(text))
 
 

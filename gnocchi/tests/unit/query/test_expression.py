@@ -125,6 +125,25 @@ def test_anything_is_a_tree_or_a_mistake(value):
         assert expression.list_references(root)
 
 
+@pytest.mark.parametrize(("text", "detail"), [
+    ("(" * 10**6, "more than 100 operations within each other, found '((((((((((((((((((((' "),
+    ("(neg " * 101 + "(metric a mean)" + ")" * 101, None), ("(neg " * 99 + "(metric (a mean))" + ")" * 99, ""),
+    ("(" + "a " * (expression.TEXT_LENGTH_MAX // 2), "more than 8388608 characters, found ' '"),
+])
+def test_size_of_text(text, detail):
+    """What makes no sense takes no memory either."""
+    if detail == "":
+        assert expression.parse(text)
+        return
+    with pytest.raises(InvalidExpression) as caught:
+        expression.parse(text)
+    if detail is None:
+        assert "'neg' operation invalid" in caught.value.reason
+    else:
+        assert "Fail to parse the operations string" == caught.value.reason
+        assert caught.value.detail.startswith(detail)
+
+
 def sums(count):
     """A balanced tree of additions of a metric, `count` of them."""
     if not count:

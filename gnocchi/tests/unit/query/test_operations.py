@@ -126,6 +126,39 @@ def test_resample(series, method, seconds):
     assert_same(expected, found)
 
 
+#: What the letters mean to pandas; weeks end on Saturday, and half years are left to arithmetic.
+PERIODS = {"Y": "Y", "Q": "Q", "M": "M", "W": "W-SAT"}
+
+
+def begin(day, letter):
+    """The timestamp (ns) of a day's calendar group."""
+    time = pandas.Timestamp(day, unit="D")
+    if letter == "H":
+        return pandas.Timestamp(time.year, 1 if time.month < 7 else 7, 1).value
+    return time.to_period(PERIODS[letter]).start_time.value
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 25_000), tame, max_size=12), min_size=1, max_size=3),
+       st.sampled_from("YHQMW"), st.sampled_from(sorted(set(PANDAS) - {"var"})))
+def test_resample_by_the_calendar(series, letter, method):
+    """Days of seven decades: each series in its own groups, whatever the others have."""
+    columns = []
+    for points in series:
+        column = pandas.Series(points, dtype=float).sort_index()
+        groups = column.groupby([begin(day, letter) for day in column.index])
+        columns.append(getattr(groups, method)())
+    index = sorted({time for column in columns for time in column.dropna().index})
+    expected = pandas.DataFrame({row: column.reindex(index) for row, column in enumerate(columns)}, index=index,
+                                dtype=float)
+    points = make_points([{day * 1440: value for day, value in points.items()} for points in series])
+    names = tuple(expression.Reference(str(row), "mean") for row in range(len(series)))
+    root = expression.Resample([], expression.Metric([], names), method, letter)
+    days = align.align(points, len(series), numpy.timedelta64(1440 * NS, "ns"), None)
+    table = operations.evaluate(root, days, {name: [row] for row, name in enumerate(names)})
+    assert letter == table.granularity
+    assert_same(expected, pandas.DataFrame(table.values.T, index=table.timestamps.view(numpy.int64)))
+
+
 @given(series_of(tame), st.booleans())
 def test_rate_of_change(series, per_second):
     frame = make_frame(series)
