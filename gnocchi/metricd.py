@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -379,7 +380,13 @@ class Master(cotyledon.ServiceManager):
             self.add(Reporter, args=(conf,))
         self.add(JanitorJob, args=(conf,))
         self.register_hooks(on_reload=on_reload)
-        self.register_hooks(on_reload=self._set_worker_count)
+        self.register_hooks(on_reload=self._set_worker_count, on_dead_worker=self._tell_of_death)
+
+    def _tell_of_death(self, service_id: ServiceId, worker_id: WorkerId, status: int) -> None:
+        """Log what only the kernel knows otherwise, such as that there was no memory left."""
+        if status:      # 0: was told to end
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            LOG.error("The %s worker(%d) %s: starting another", self._services[service_id].service.name, worker_id, how)
 
     def _set_worker_count(self) -> None:
         # The files have been read again by now; children end and come back with them.

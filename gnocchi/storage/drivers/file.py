@@ -37,7 +37,9 @@ def _unavailable(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise BackendUnavailable(f"File storage cannot {action}: {e.strerror}: {e.filename}") from e
+        # An error of reading or writing an open file does not say which.
+        where = "" if e.filename is None else f": {e.filename}"
+        raise BackendUnavailable(f"File storage cannot {action}: {e.strerror}{where}") from e
 
 
 def sync_directory(path: str, system: Any = os) -> None:
@@ -127,7 +129,8 @@ class FileDriver(StorageDriver):
     def _put_group(self, files: Sequence["_File"]) -> None:
         """Take each step for all files before the next one, so that the disk can do the syncs of a step together."""
         temporaries = [os.path.join(self._temporary, secrets.token_hex(16)) for _ in files]
-        with _unavailable(f"write {files[0].keys[0]}" if len(files) == 1 else f"write {len(files)} objects"):
+        what = files[0].keys[0] if len(files) == 1 else f"{len(files)} objects"
+        with _unavailable(f"write {what} in {self._objects}"):
             try:
                 with contextlib.ExitStack() as opened:
                     fds = [self._write(temporary, file.data, opened)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import types
 
 import pytest
 
@@ -123,6 +124,16 @@ class TestFileDriver(StorageDriverContract):
         with pytest.raises(BackendUnavailable, match="a/1"):
             driver.put("a/1", b"x")
         assert [] == os.listdir(tmp_path / "data" / "tmp")
+
+    def test_full_disk(self, tmp_path):
+        """What the system does not tell of an error of an open file is not told either."""
+        def fail(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        driver = FileDriver(str(tmp_path / "data"), system=types.SimpleNamespace(**{**vars(os), "fsync": fail}))
+        driver.upgrade()
+        with pytest.raises(BackendUnavailable, match=f"write 2 objects in {tmp_path}/.*: No space.*device$"):
+            driver.put_many([("a/1", b"x"), ("b/1", b"x")])
 
     def test_failed_group_leaves_nothing_unfinished(self, driver, tmp_path):
         """Of objects written together those that got their names may stay; nobody was told of them."""

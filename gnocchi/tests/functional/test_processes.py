@@ -135,6 +135,7 @@ def test_killed_worker_is_replaced_and_its_sacks_are_taken_over(upgraded):
     upgraded.post(ids)
     wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
     assert victim not in metricd.wait_for_children(*TITLES).values()
+    assert "processing worker(1) was killed by SIGKILL: starting another" in metricd.output
 
 
 def test_sacks_of_a_killed_host_are_taken_over(upgraded):
