@@ -25,10 +25,13 @@ def roll(values: numpy.ndarray, method: str, window: int) -> numpy.ndarray:
     ndarray, shape (k, n - window + 1), float64; of nothing but NaN: 0 for `sum` and `count`, else NaN
     """
     rolled = numpy.empty((len(values), values.shape[1] - window + 1))
-    step = max(1, CHUNK_VALUES // values.shape[1])
-    for first in range(0, len(values), step):
-        rows = slice(first, first + step)
-        rolled[rows] = _ROLL[method](values[rows], window)
+    # Neighbouring parts of long series have window - 1 values in common.
+    width = max(CHUNK_VALUES, 2 * window)
+    height = max(1, CHUNK_VALUES // values.shape[1])
+    for first in range(0, len(values), height):
+        for begin in range(0, rolled.shape[1], width):
+            part = values[first:first + height, begin:begin + width + window - 1]
+            rolled[first:first + height, begin:begin + width] = _ROLL[method](part, window)
     return rolled
 
 
