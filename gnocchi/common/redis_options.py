@@ -4,6 +4,6 @@ from oslo_config import cfg
 
 OPTS = [
     cfg.StrOpt("redis_url", default="redis://localhost:6379/", secret=True,
-               help="redis://[user:password@]host[:port]?key=value&..., or a path to a socket in place of the host. "
+               help="URL, redis://[user:password@]host[:port]?key=value&..., or a socket's path in place of the host. "
                     "Keys: db, socket_timeout, ssl, ssl_ca_certs, sentinel and others (see the documentation)."),
 ]
