@@ -98,8 +98,10 @@ class _Evaluation:
         return _rate(operand, node.per_second)
 
     def _select(self, node: Metric) -> Table:
-        chosen = sorted({column for reference in node.references for column in self._columns[reference]})
-        if len(chosen) == len(self._table.values):
+        chosen = list(dict.fromkeys(column for reference in node.references for column in self._columns[reference]))
+        if self._owners is not None:
+            chosen.sort()   # by resource; else as they were written
+        if chosen == list(range(len(self._table.values))):
             return self._table
         found = self._table._replace(values=self._table.values[chosen], columns=tuple(chosen))
         self._spend(found)

@@ -257,6 +257,14 @@ def test_series_of_one_owner_go_together():
             pairs(owners)
 
 
+def test_series_go_together_as_they_are_written():
+    """Also when they stand on both sides."""
+    found = compute("(- (metric (a mean) (b mean)) (metric (b mean) (a mean)))", [1], [20])
+    assert ([[-19.0], [19.0]], (0, 1)) == (found.values.tolist(), found.columns)
+    found = compute("(neg (metric (b mean) (a mean)))", [1], [20])
+    assert ([[-20.0], [-1.0]], (1, 0)) == (found.values.tolist(), found.columns)
+
+
 def test_numbers_of_series_that_do_not_match():
     with pytest.raises(operations.CannotAggregate, match="3 series with 2 series|2 series with 3 series"):
         compute("(+ (metric all mean) (metric (a mean) (b mean)))", [1], [2], [3])
