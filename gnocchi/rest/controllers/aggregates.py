@@ -141,10 +141,12 @@ def _answer_history(request: Request, root: Node, search: Search, terms: Terms, 
                 mine, points = pool.take({stay.resource.id for stay in members})
                 found = compute_group(root, mine, members, terms, granularities, points)
                 if found:
+                    used = set(mine.owners or ())
                     columns = None if None in found else tuple(column for column in found if column is not None)
                     answers.append({"group": values, "measures": _format(
                         request, aggregates.Result(columns, list(found.values())), mine,
-                        [_format_stay(stay, search.type) for stay in members] if details else None)})
+                        [_format_stay(stay, search.type) for stay in members if stay.resource.id in used]
+                        if details else None)})
     if not answers:
         raise NoSuchMetric(sorted({reference.name for reference in references}))
     return answers

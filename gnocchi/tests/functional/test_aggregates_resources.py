@@ -259,3 +259,10 @@ def test_history_by_attributes(client, moved, groupby, status):
     found, _ = client.call("POST", f"aggregates?use_history=true&groupby={groupby}", {
         "operations": "(aggregate mean (metric cpu mean))", "resource_type": "instance", "search": {}})
     assert status == found
+
+
+def test_history_details_are_of_what_was_used(client, moved):
+    """Not of resources of the group that have no such metric."""
+    assert client.call("POST", "resource/instance", {"id": str(uuid.uuid4()), "flavor": "big"})[0] == 201
+    status, answer = ask_by_flavor(client, "use_history=true&details=true")
+    assert (200, [moved]) == (status, [resource["id"] for resource in answer["big"]["references"]])
