@@ -92,7 +92,13 @@ class Server(granian.Granian):  # type: ignore[misc, valid-type]
     """
 
     def _reload(self, spawn_target: Callable, target_loader: Any) -> None:
-        target_loader.application = None
+        try:
+            target_loader.reload()
+        except (cfg.Error, GnocchiError) as e:
+            # New workers could not start, for as long as the files are wrong; the present ones can serve.
+            LOG.error("Nothing is changed, because the configuration is wrong: %s", e)
+            self.reload_signal = False
+            return
         super()._reload(spawn_target, target_loader)
 
     def _serve_loop(self, spawn_target: Callable, target_loader: Callable) -> None:
@@ -206,6 +212,17 @@ class Loader:
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are not forked, as from Python 3.14 on, share nothing.
         return self.__dict__ | {"application": None}
+
+    def reload(self) -> None:
+        """Have later workers make an application of what the configuration files say.
+
+        Raises
+        ------
+        oslo_config.cfg.Error, InvalidConfiguration
+            They say what no worker could use; nothing is changed.
+        """
+        self._load()
+        self.application = None
 
     def _load(self) -> Callable:
         opts.set_defaults()

@@ -347,6 +347,25 @@ def test_api_replaces_its_workers_on_sighup(upgraded):
     assert 0 == api.stop()
 
 
+def test_api_keeps_its_workers_when_a_reload_fails(upgraded):
+    """A slip in the configuration takes nobody down; once it is right, the next SIGHUP counts."""
+    api = upgraded.start("gnocchi-api")
+    api.wait_for(READY)
+    before = api.children()
+    upgraded.configure({"api": {"auth_mode": "remoteuse"}})
+    api.send(signal.SIGHUP)
+    api.wait_for(r"Nothing is changed, because the configuration is wrong: \[api\] auth_mode: ")
+    assert before == api.children()
+    assert 200 == get_policies_as_admin(upgraded.port)
+    upgraded.configure({"api": {"auth_mode": "remoteuser"}})
+    api.send(signal.SIGHUP)
+    api.wait_for(READY, 2)
+    wait_until(lambda: not any(map(psutil.pid_exists, before.values())), lambda: api.output)
+    assert 401 == get_policies_as_admin(upgraded.port)
+    assert "Traceback" not in api.output
+    assert 0 == api.stop()
+
+
 def test_api_replaces_a_killed_worker(upgraded):
     """A worker that died is started anew."""
     api = upgraded.start("gnocchi-api")
