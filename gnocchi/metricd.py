@@ -27,7 +27,7 @@ from oslo_config import cfg
 
 from gnocchi.backends import HOST_CACHE_BYTES, Backends, read_life_spans
 from gnocchi.common import allocators
-from gnocchi.exceptions import BackendUnavailable, CommitLost
+from gnocchi.exceptions import BackendUnavailable, CommitLost, InvalidConfiguration
 from gnocchi.incoming import SackBacklog
 from gnocchi.processing.aggregate import Processed, process_sacks
 from gnocchi.processing.janitor import Janitor
@@ -366,12 +366,16 @@ class Master(cotyledon.ServiceManager):
 
     Parameters
     ----------
+    check : callable
+        Called before the configuration files are read again; raises cfg.Error or InvalidConfiguration if these are
+        wrong.
     on_reload : callable
         Called after the configuration files were read again.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, on_reload: Callable[[], None]) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, check: Callable[[], object], on_reload: Callable[[], None]) -> None:
         super().__init__()
+        self._check = check
         oslo_config_glue.setup(self, conf)
         self._conf = conf
         workers = get_workers(conf)
@@ -381,6 +385,15 @@ class Master(cotyledon.ServiceManager):
         self.add(JanitorJob, args=(conf,))
         self.register_hooks(on_reload=on_reload)
         self.register_hooks(on_reload=self._set_worker_count, on_dead_worker=self._tell_of_death)
+
+    def _reload(self) -> None:
+        try:
+            self._check()
+        except (cfg.Error, InvalidConfiguration) as e:
+            # New workers could not start, for as long as the files are wrong; the present ones can work.
+            LOG.error("Nothing is changed, because the configuration is wrong: %s", e)
+            return
+        super()._reload()
 
     def _tell_of_death(self, service_id: ServiceId, worker_id: WorkerId, status: int) -> None:
         """Log what only the kernel knows otherwise, such as that there was no memory left."""

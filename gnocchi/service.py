@@ -28,6 +28,20 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
                     **config: Any) -> cfg.ConfigOpts:
     """Return the configuration of this program, with logging set up.
 
+    Parameters and errors are those of `read_configuration`, and
+
+    log_to_stderr : bool
+        Log to standard error even when a log file is set.
+    """
+    conf = read_configuration(argv, conf=conf, cli_opts=cli_opts, **config)
+    set_up_logging(conf, log_to_stderr)
+    return conf
+
+
+def read_configuration(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts | None = None,
+                       cli_opts: Sequence[cfg.Opt] = (), **config: Any) -> cfg.ConfigOpts:
+    """Return the configuration of this program, all of whose values are right.
+
     Parameters
     ----------
     argv : sequence of str, optional
@@ -36,8 +50,6 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
         Object to fill; may bring options of its own.
     cli_opts : sequence of Opt
         What this program alone takes on its command line, in [DEFAULT].
-    log_to_stderr : bool
-        Log to standard error even when a log file is set.
     **config
         Passed on to `ConfigOpts.__call__`, such as `default_config_files`.
 
@@ -54,7 +66,6 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
     conf(spell_options(sys.argv[1:] if argv is None else argv), project="gnocchi",
          version=get_version(), validate_default_values=True, **config)
     opts.check_values(conf)
-    set_up_logging(conf, log_to_stderr)
     return conf
 
 

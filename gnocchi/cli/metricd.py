@@ -34,7 +34,8 @@ def metricd() -> int:
     backends.preload(conf)
     if conf.stop_after_processing_metrics:
         return process_some(conf, conf.stop_after_processing_metrics)
-    daemon.Master(conf, lambda: service.set_up_logging(conf)).run()
+    daemon.Master(conf, lambda: service.read_configuration(cli_opts=CLI_OPTS),
+                  lambda: service.set_up_logging(conf)).run()
     return 0
 
 

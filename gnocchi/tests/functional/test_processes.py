@@ -113,6 +113,23 @@ def test_metricd_changes_its_number_of_workers(upgraded):
     assert 0 == metricd.stop()
 
 
+def test_metricd_keeps_its_workers_when_a_reload_fails(upgraded):
+    """A slip in the configuration stops nobody's work; once it is right, the next SIGHUP counts."""
+    metricd = upgraded.start("gnocchi-metricd")
+    metricd.wait_for("Joined coordination group", 2)
+    before = metricd.wait_for_children(*TITLES)
+    upgraded.configure({"metricd": {"metric_processing_delay": "soon"}})
+    metricd.send(signal.SIGHUP)
+    metricd.wait_for(r"Nothing is changed, because the configuration is wrong: \[metricd\] metric_processing_delay: ")
+    assert before == metricd.children()
+    upgraded.configure({"metricd": {"metric_processing_delay": 1}})
+    metricd.send(signal.SIGHUP)
+    metricd.wait_for("Joined coordination group", 4)
+    assert not set(before.values()) & set(metricd.wait_for_children(*TITLES).values())
+    assert "Traceback" not in metricd.output
+    assert 0 == metricd.stop()
+
+
 def test_measures_are_aggregated_by_all_workers_together(upgraded):
     """What is posted is worked off, and more than one worker may do it."""
     ids = upgraded.create_metrics(64)
