@@ -163,8 +163,9 @@ class _PolicyReader:
 
     def read(self) -> list[list[Points]]:
         """Return the points of each granularity, in pieces.  Raises ObjectNotFound and what reading does."""
-        read = [(mine[held], state) for pack, _, mine in self._packs
-                for held, state in self._store.read_windows(pack, self._ids[mine])]
+        windows = self._store.read_each(lambda pack: self._store.read_windows(pack[0], self._ids[pack[2]]), self._packs)
+        read = [(mine[held], state) for (_, _, mine), found in zip(self._packs, windows, strict=True)
+                for held, state in found]
         if not read:
             return [[] for _ in self.granularities]
         metrics = numpy.concatenate([held for held, _ in read])
@@ -180,11 +181,14 @@ class _PolicyReader:
 
     def _read_blocks(self, granularity: numpy.timedelta64) -> Iterator[Rows]:
         step = grouping.span_ns(granularity)
-        for _, blocks, mine in self._packs:
-            for block in blocks:
-                if block.granularity == step:
-                    rows = self._store.read_columns(block, self._ids[mine], self._methods)
-                    yield rows._replace(metrics=mine[rows.metrics])
+        wanted = [(block, mine) for _, blocks, mine in self._packs for block in blocks if block.granularity == step]
+
+        def read(one: tuple[Block, numpy.ndarray]) -> Rows:
+            block, mine = one
+            rows = self._store.read_columns(block, self._ids[mine], self._methods)
+            return rows._replace(metrics=mine[rows.metrics])
+
+        yield from self._store.read_each(read, wanted)
 
     def _select(self, rows: Rows, granularity: numpy.timedelta64, oldest: numpy.ndarray) -> list[Points]:
         """Return, for each method, the points of the series asked for, within window and retention."""

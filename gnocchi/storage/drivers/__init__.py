@@ -30,9 +30,12 @@ class StorageDriver(abc.ABC):
     shares : bool
         Several small objects may be stored as one, by `put_many`, which costs less.  Each has a key of its own that
         ends in `@<offset>`, under which all of them are read; their space is free once the last one was deleted.
+    reads_at_once : int
+        Reads that are worth having under way at the same time: more than one where each waits for a network.
     """
 
     shares = False
+    reads_at_once = 1
 
     @abc.abstractmethod
     def upgrade(self) -> None:

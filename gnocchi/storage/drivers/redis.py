@@ -34,6 +34,8 @@ class RedisDriver(StorageDriver):
         As `[storage] redis_url`.
     """
 
+    reads_at_once = 8
+
     def __init__(self, url: str) -> None:
         self._client = redis.make_client(url)
 

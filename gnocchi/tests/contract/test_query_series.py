@@ -1,6 +1,7 @@
 """Reading many series at once gives what reading each alone gives, for whatever state the packs are in."""
 
 import random
+import threading
 
 import numpy
 import pytest
@@ -13,7 +14,7 @@ from gnocchi.query.several import read_several
 from gnocchi.storage.drivers import StorageDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
-from gnocchi.tests.databases import StatementCounter
+from gnocchi.tests.databases import DEADLINE_S, StatementCounter
 from gnocchi.tests.engine import Engine, make_policy
 
 SACKS = 4
@@ -180,6 +181,35 @@ def test_statements_and_reads_do_not_grow(indexer, methods):
         assert len(driver.ranges) == len(set(driver.ranges))
     assert counts[0] == counts[1]
     assert 1 == counts[0][0]
+
+
+class TogetherDriver(MemoryDriver):
+    """Answers reads of heads, and of blocks, only when two are under way."""
+
+    reads_at_once = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting: threading.Barrier | None = None
+
+    def get(self, key, start=0, stop=None):
+        if self.meeting is not None:
+            self.meeting.wait(DEADLINE_S)
+        return super().get(key, start, stop)
+
+
+def test_remote_objects_are_read_at_once(indexer):
+    """Of a driver over a network, several packs are on their way at the same time."""
+    indexer.create_sacks(2)
+    driver = TogetherDriver()
+    engine = Engine(indexer, MemoryIncoming(2), Store(driver, cache_bytes=1 << 24), 2)
+    ids = engine.create_metrics(POLICIES["plain"], 20)
+    engine.post(ids, [([minute * MINUTE for minute in range(61)], [1.0] * 61)] * len(ids))
+    engine.process()
+    driver.meeting = threading.Barrier(2)
+    series = [Series(indexer.get_metric(id), "mean") for id in ids]
+    points, = read_points(Store(driver, cache_bytes=0), indexer, series, [span(MINUTE)], Window(None, None), 10**6)
+    assert 61 * 20 == len(points.values)
 
 
 def test_too_many_points_are_refused_before_they_are_read(indexer):
