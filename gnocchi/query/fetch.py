@@ -104,11 +104,12 @@ def _floor(instant: numpy.datetime64, span: numpy.timedelta64 | str) -> numpy.da
 
 def _add(instant: numpy.datetime64, span: numpy.timedelta64) -> numpy.datetime64 | None:
     """Return instant + span, or None (open) beyond the last instant that can be told."""
-    total = _ns(instant) + grouping.span_ns(span)
+    total = instant_ns(instant) + grouping.span_ns(span)
     return None if total > numpy.iinfo(numpy.int64).max else numpy.datetime64(total, "ns")
 
 
-def _ns(instant: numpy.datetime64) -> int:
+def instant_ns(instant: numpy.datetime64) -> int:
+    """Return a datetime64 of any unit as ns since 1970."""
     return int(instant.astype("M8[ns]").astype(numpy.int64))
 
 
@@ -116,8 +117,8 @@ def _find(indexer: Indexer, metric: Metric, policy: ArchivePolicy, wanted: list[
           fetched: Window) -> tuple[Pack | None, list[Block]]:
     low = metric.id.int & ((1 << 62) - 1)
     # The widest rounding of start; blocks of finer granularities are looked at closer when they are read.
-    start = None if fetched.start is None else _ns(_floor(fetched.start, max(wanted)))
-    stop = None if fetched.stop is None else _ns(fetched.stop)
+    start = None if fetched.start is None else instant_ns(_floor(fetched.start, max(wanted)))
+    stop = None if fetched.stop is None else instant_ns(fetched.stop)
     return indexer.get_pack_catalogue(policy.id, low, [grouping.span_ns(g) for g in wanted], start, stop)
 
 
@@ -137,8 +138,8 @@ class _MetricReader:
             return _empty(granularity, None)
         oldest = single.oldest_visible(self._series, granularity, self._timespans[granularity])
         span = grouping.span_ns(granularity)
-        first = oldest if fetched.start is None else max(oldest, single.floor(_ns(fetched.start), span))
-        stop = None if fetched.stop is None else _ns(fetched.stop)
+        first = oldest if fetched.start is None else max(oldest, single.floor(instant_ns(fetched.start), span))
+        stop = None if fetched.stop is None else instant_ns(fetched.stop)
         parts = [self._store.read_rows(block, self._id, method) for block in self._blocks
                  if block.granularity == span and block.last >= first and (stop is None or block.first < stop)]
         parts.append(single.open_buckets(self._series, granularity, method, oldest))
@@ -181,8 +182,8 @@ def present(series: MeasuresAtGranularity, method: str, resample: numpy.timedelt
 
 def cut_groups(series: MeasuresAtGranularity, asked: Window) -> MeasuresAtGranularity:
     """Keep the groups that a window touches, of those that came of the wider one."""
-    first = single.NAT if asked.start is None else _ns(_floor(asked.start, series.granularity))
-    stop = None if asked.stop is None else _ns(asked.stop)
+    first = single.NAT if asked.start is None else instant_ns(_floor(asked.start, series.granularity))
+    stop = None if asked.stop is None else instant_ns(asked.stop)
     times, values = _cut(series.timestamps.view(numpy.int64), series.values, first, stop)
     return MeasuresAtGranularity(series.granularity, times.view("M8[ns]"), values)
 

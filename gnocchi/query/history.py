@@ -8,7 +8,7 @@ Source: contract, aggregates 2.11.
 import datetime
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy
 
@@ -17,7 +17,7 @@ from gnocchi.indexer import Resource
 from gnocchi.query.aggregates import Selection, Terms, compute_points
 from gnocchi.query.align import Points
 from gnocchi.query.expression import Node, Reference
-from gnocchi.query.fetch import MeasuresAtGranularity, Window
+from gnocchi.query.fetch import MeasuresAtGranularity, Window, instant_ns
 
 _MIN, _MAX = numpy.iinfo(numpy.int64).min, numpy.iinfo(numpy.int64).max
 _EPOCH = datetime.datetime(1970, 1, 1)
@@ -48,8 +48,8 @@ def list_stays(revisions: Sequence[Resource], firsts: Mapping[uuid.UUID, datetim
     firsts : when the first revision of each resource began; it counts from the beginning, for measures may be older.
         A resource without one was deleted just now.
     """
-    start = _MIN if asked.start is None else _ns(asked.start)
-    stop = _MAX if asked.stop is None else _ns(asked.stop)
+    start = _MIN if asked.start is None else instant_ns(asked.start)
+    stop = _MAX if asked.stop is None else instant_ns(asked.stop)
     stays = []
     for revision in revisions:
         if revision.id not in firsts:
@@ -204,7 +204,3 @@ def _add_up(granularity: numpy.timedelta64 | str, parts: Sequence[MeasuresAtGran
 def to_ns(time: datetime.datetime) -> int:
     """Return a naive UTC time as ns since 1970."""
     return (time - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
-
-
-def _ns(instant: Any) -> int:
-    return int(instant.astype("M8[ns]").astype(numpy.int64))

@@ -9,7 +9,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.carbonara import grouping, window
+from gnocchi.carbonara import grouping, single, window
 from gnocchi.carbonara.series import Buckets
 from gnocchi.carbonara.window import concat_states
 from gnocchi.catalogue import Block, Pack
@@ -17,11 +17,9 @@ from gnocchi.exceptions import BackendUnavailable, InvalidInput, ObjectNotFound
 from gnocchi.indexer import Metric
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.query.align import Points, join_points
-from gnocchi.query.fetch import TRIES_MAX, Window
+from gnocchi.query.fetch import TRIES_MAX, Window, instant_ns
 from gnocchi.storage.merge import Rows
 from gnocchi.storage.store import Store
-
-_NAT = numpy.iinfo(numpy.int64).min
 
 
 class TooManyPoints(InvalidInput):
@@ -106,8 +104,8 @@ class _PolicyReader:
         self.granularities = granularities
         self._store = store
         self._policy = series[0].metric.archive_policy.window_policy
-        self._start = None if asked.start is None else _ns(asked.start)
-        self._stop = None if asked.stop is None else _ns(asked.stop)
+        self._start = None if asked.start is None else instant_ns(asked.start)
+        self._stop = None if asked.stop is None else instant_ns(asked.stop)
         self._ids, places = numpy.unique(metric_ids.pack_ids([metric.id for metric, _ in series]), return_inverse=True)
         self._methods = tuple(dict.fromkeys(method for _, method in series))
         #: For each method, the row of each metric, or -1.
@@ -130,7 +128,8 @@ class _PolicyReader:
         return found
 
     def _floor_start(self, granularity: numpy.timedelta64) -> int:
-        return int(grouping.floor_ns(numpy.array(self._start), grouping.span_ns(granularity)))
+        assert self._start is not None
+        return single.floor(self._start, grouping.span_ns(granularity))
 
     def count_points(self) -> int:
         """Return how many points there are in blocks at most, from what the catalogue says of each pack.
@@ -158,7 +157,7 @@ class _PolicyReader:
 
     def _limits(self, granularity: numpy.timedelta64) -> tuple[int, int]:
         """Return the window in int64 ns, start inclusive and rounded, stop exclusive."""
-        return (_NAT if self._start is None else self._floor_start(granularity),
+        return (single.NAT if self._start is None else self._floor_start(granularity),
                 numpy.iinfo(numpy.int64).max if self._stop is None else self._stop)
 
     def read(self) -> list[list[Points]]:
@@ -209,7 +208,3 @@ class _PolicyReader:
 
 def _as_rows(buckets: Buckets, metrics: numpy.ndarray) -> Rows:
     return Rows(metrics.repeat(numpy.diff(buckets.offsets)), buckets.timestamps.view(numpy.int64), buckets.columns)
-
-
-def _ns(instant: numpy.datetime64 | numpy.ndarray) -> int:
-    return int(instant.astype("M8[ns]").astype(numpy.int64))

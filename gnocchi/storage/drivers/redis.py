@@ -73,25 +73,28 @@ class RedisDriver(StorageDriver):
         if not ranges:
             return []
         with redis.unavailable(f"read {ranges[0].key}" if len(ranges) == 1 else f"read {len(ranges)} objects"):
-            # Of an object that is not there, Redis gives an empty range.
-            pipeline = self._client.pipeline(transaction=True)
+            # No transaction, in which Redis refuses even to read when its memory is full.  It gives an empty range of
+            # an object that is not there; one that is there afterwards was there before, for no key is used twice.
+            pipeline = self._client.pipeline(transaction=False)
             for key, start, stop in ranges:
-                pipeline.exists(PREFIX + key)
                 # The last byte is counted; -1 is the end, so an empty range needs a first one behind the last.
                 begin, end = (1, 0) if stop is not None and stop <= start else (start, -1 if stop is None else stop - 1)
                 pipeline.getrange(PREFIX + key, begin, end)
+                pipeline.exists(PREFIX + key)
             replies = pipeline.execute()
-        for (key, _, _), exists in zip(ranges, replies[::2], strict=True):
+        for (key, _, _), exists in zip(ranges, replies[1::2], strict=True):
             if not exists:
                 raise ObjectNotFound(key)
-        return replies[1::2]
+        return replies[::2]
 
     def delete_many(self, keys: Iterable[str]) -> None:
         names = list(keys)
         for first in range(0, len(names), KEYS_AT_ONCE):
             part = names[first:first + KEYS_AT_ONCE]
             with redis.unavailable("delete objects"):
-                pipeline = self._client.pipeline(transaction=True)
+                # No transaction, or nothing could be deleted when the memory is full; in this order, for what is still
+                # listed is deleted again.
+                pipeline = self._client.pipeline(transaction=False)
                 # Unlike DEL, which frees large strings before it answers anybody else.
                 pipeline.unlink(*[PREFIX + key for key in part])
                 pipeline.zrem(KEYS, *part)

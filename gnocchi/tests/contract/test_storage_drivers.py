@@ -198,6 +198,22 @@ class TestRedisDriver(StorageDriverContract):
         driver.delete_many(keys)
         assert ["sack/8-1/base-1"] == list(driver.list(""))
 
+    def test_memory_full(self, driver):
+        """What does not fit is refused whole; what is there can be read, and deleted to make room."""
+        driver.put_many([("a/0", b"x"), ("a/1", b"x")])
+        client = driver._client
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        with pytest.raises(BackendUnavailable, match="redis: cannot write"):
+            driver.put_many([("a/2", b"x"), ("a/3", b"x")])
+        assert b"x" == driver.get("a/1")
+        with pytest.raises(ObjectNotFound):
+            driver.get("a/2")
+        driver.delete_many(["a/0"])
+        assert ["a/1"] == list(driver.list(""))
+        client.config_set("maxmemory", 0)
+        driver.put("a/2", b"x")
+
     def test_server_gone(self, driver, redis_server):  # noqa: F811
         """A server that is away is no missing object, and needs no new driver when it is back."""
         redis_server.kill()
