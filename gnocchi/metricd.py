@@ -164,14 +164,15 @@ class Processor(Job):
         """Process what is new, or everything when a full scan is due.
 
         While nothing is posted and the last scan found nothing waiting, a round costs one look at the
-        incoming driver's position, and no SQL.
+        incoming driver's position, and no SQL.  A driver that cannot tell its position is scanned when it is due.
         """
         now = time.monotonic()
         self._report_refused(now)
         self._statistics.publish(self._backends.indexer, {"processing time": round(self._busy_s, 3)})
         position = self._backends.incoming.get_position()
         due = now >= self._next_scan
-        if position == self._position and (self._drained or not due):
+        idle = not due if position is None else position == self._position and (self._drained or not due)
+        if idle:
             if self._trim_due:
                 allocators.trim()
                 self._trim_due = False

@@ -97,8 +97,11 @@ class IncomingDriver(abc.ABC):
         """Free what every sack has committed.  `checkpoints` holds the committed ones of ALL sacks."""
 
     @abc.abstractmethod
-    def get_position(self) -> object:
-        """Return a cheap value that changes whenever something new may be waiting (for polling)."""
+    def get_position(self) -> object | None:
+        """Return a cheap value that changes whenever something new may be waiting (for polling).
+
+        None when that cannot be told cheaply: then readers look at the backlog itself, less often.
+        """
 
     def close(self) -> None:
         """Give back files and connections; a writer's data stays readable."""

@@ -1,5 +1,6 @@
 """The rounds of a processing worker: which sacks it takes together, and what one of them can do to the others."""
 
+import time
 import types
 import uuid
 
@@ -182,3 +183,19 @@ def test_memory_is_given_back_when_idle(engine, worker, monkeypatch):
     for _ in range(4):
         worker.run_round()
     assert [[]] == trims
+
+
+def test_driver_that_cannot_tell_its_position(engine, worker, monkeypatch):
+    """Its backlog is looked at when a scan is due, also after one that found nothing, and not before."""
+    monkeypatch.setattr(engine.incoming, "get_position", lambda: None)
+    post(engine)
+    worker.run_round()
+    worker.run_round()
+    assert [] == list_waiting(engine)
+    post(engine)
+    worker._next_scan = time.monotonic() + 3600
+    worker.run_round()
+    assert [0, 1, 2, 3] == list_waiting(engine)
+    worker._next_scan = 0.0
+    worker.run_round()
+    assert [] == list_waiting(engine)
