@@ -2,6 +2,7 @@
 
 import hypothesis
 
+from gnocchi.tests.ceph import ceph, ceph_pool, gateway
 from gnocchi.tests.databases import (
     _sqlite_template,
     database,
@@ -12,8 +13,8 @@ from gnocchi.tests.databases import (
     postgresql_server,
 )
 
-__all__ = ["_sqlite_template", "database", "database_url", "empty_database_url", "indexer", "mariadb_server",
-           "postgresql_server"]
+__all__ = ["_sqlite_template", "ceph", "ceph_pool", "database", "database_url", "empty_database_url", "gateway",
+           "indexer", "mariadb_server", "postgresql_server"]
 
 # No test is about time: the machine may be doing other things.
 hypothesis.settings.register_profile("gnocchi", deadline=None)
