@@ -126,9 +126,9 @@ def get_coordination_url(conf: cfg.ConfigOpts) -> str:
     return f"{scheme.partition('+')[0]}:{rest}"
 
 
-def open_indexer(conf: cfg.ConfigOpts) -> Indexer:
-    """Return the index of [indexer] url, not connected yet.  Raises InvalidConfiguration."""
-    options = {option.dest: conf.database[option.dest] for option in DATABASE_OPTS}
+def open_indexer(conf: cfg.ConfigOpts, **limits: Any) -> Indexer:
+    """Return the index of [indexer] url, not connected yet; limits go to it.  Raises InvalidConfiguration."""
+    options = {option.dest: conf.database[option.dest] for option in DATABASE_OPTS} | limits
     try:
         return Indexer(conf.indexer.url, **options)
     except ValueError as e:

@@ -67,7 +67,8 @@ def upgrade_all(conf: cfg.ConfigOpts, sacks: int | None = None, *, index: bool =
 
     Raises InvalidConfiguration, BackendUnavailable.
     """
-    indexer = backends.open_indexer(conf)
+    # Changing a large table may take any time.
+    indexer = backends.open_indexer(conf, answer_timeout_s=None)
     try:
         if index:
             LOG.info("Upgrading indexer %s", indexer)

@@ -7,6 +7,8 @@ from typing import Any
 
 import redis
 from redis import sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 
@@ -16,6 +18,10 @@ SENTINEL_PORT = 26379
 #: A server that does not answer is away; seconds.
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
+
+#: Other tries when a connection breaks, as those that are open do when the server is started anew.  By itself the
+#: library makes ten and also after a timeout: that takes minutes.
+RETRIES = 1
 
 _TRUE, _FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
 
@@ -57,6 +63,9 @@ def make_client(url: str) -> redis.Redis:
         own_tls = "sentinel_ssl" in query and _read_bool(query["sentinel_ssl"][-1])
     except ValueError as e:
         raise InvalidConfiguration(f"redis_url: {e}") from e
+    errors = (redis.ConnectionError, redis.TimeoutError) if options.pop("retry_on_timeout", False) else (
+        redis.ConnectionError,)
+    options["retry"] = Retry(NoBackoff(), RETRIES, errors)
     if parts.username:
         options["username"] = urllib.parse.unquote(parts.username)
     if parts.password:
@@ -64,7 +73,8 @@ def make_client(url: str) -> redis.Redis:
     if "sentinel" in query:
         first = (parts.hostname or "localhost", port or SENTINEL_PORT)
         own = {"socket_timeout": options["socket_timeout"], "socket_connect_timeout": CONNECT_TIMEOUT_S,
-               "ssl": own_tls} | ({key: options[key] for key in _TLS_FILES if key in options} if own_tls else {})
+               "retry": options["retry"], "ssl": own_tls}
+        own |= {key: options[key] for key in _TLS_FILES if key in options and own_tls}
         own |= {key: query[f"sentinel_{key}"][-1] for key in ("username", "password") if f"sentinel_{key}" in query}
         return sentinel.Sentinel([first, *fallback], sentinel_kwargs=own, **options).master_for(query["sentinel"][-1])
     if not parts.hostname and parts.path:

@@ -21,6 +21,7 @@ from sqlalchemy import exc
 from gnocchi import exceptions
 from gnocchi.indexer import types
 from gnocchi.indexer.prepared import PreparedSelect
+from gnocchi.indexer.time_limits import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, limit_answers
 
 LOG = logging.getLogger(__name__)
 
@@ -28,13 +29,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound="Connections")
 
-#: Seconds that SQLite waits for another writer, and any server for a connection.
+#: Seconds that SQLite waits for another writer.
 BUSY_TIMEOUT_S = 10
 
 #: How often a whole write is tried when the database undoes it (deadlock, lost connection), and the
 #: longest pause in between in seconds: three seconds in all, well inside a client's patience.
 TRIES_MAX = 8
 PAUSE_S_MAX = 0.8
+
+#: No try begins later than this many seconds after the first one.
+TRIES_S_MAX = 10.0
 
 #: Connections that are kept for `fetch`, on SQLite: as many as threads that seldom read at the same moment.
 READERS_MAX = 5
@@ -84,12 +88,15 @@ def parse_url(url: str) -> sa.URL:
     if parsed.drivername == "mysql+pymysql":
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})
     if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
-        parsed = parsed.update_query_dict({"connect_timeout": str(BUSY_TIMEOUT_S)})
+        parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     return parsed
 
 
-def make_engine(url: sa.URL, **pool_options: Any) -> sa.Engine:
-    """Return an engine, which connects at its first use.  Raises ValueError when the driver is not installed."""
+def make_engine(url: sa.URL, answer_timeout_s: float | None = None, **pool_options: Any) -> sa.Engine:
+    """Return an engine, which connects at its first use.  Raises ValueError when the driver is not installed.
+
+    answer_timeout_s : see gnocchi.indexer.time_limits
+    """
     options: dict[str, Any] = {}
     if url.drivername == "sqlite":
         options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
@@ -107,6 +114,7 @@ def make_engine(url: sa.URL, **pool_options: Any) -> sa.Engine:
         sa.event.listen(engine, "begin", _begin_sqlite)
     elif url.drivername == "mysql+pymysql":
         sa.event.listen(engine, "connect", _set_up_mysql)
+    limit_answers(engine, answer_timeout_s)
     return engine
 
 
@@ -145,13 +153,18 @@ def _set_up_mysql(connection: Any, record: object) -> None:
 
 
 class Connections:
-    """The engine and its two entry points.  Safe to share between threads; see `after_fork`."""
+    """The engine and its two entry points.  Safe to share between threads; see `after_fork`.
+
+    answer_timeout_s : seconds that a server may take for a statement, None for any time
+    """
 
     def __init__(self, url: str, *, max_pool_size: int = 5, max_overflow: int = 50,
-                 pool_timeout: float | None = None, connection_recycle_time: int = 3600) -> None:
+                 pool_timeout: float | None = None, connection_recycle_time: int = 3600,
+                 answer_timeout_s: float | None = ANSWER_TIMEOUT_S) -> None:
         self.url = parse_url(url)
         self.engine = make_engine(
-            self.url, pool_size=max_pool_size, max_overflow=max_overflow, pool_recycle=connection_recycle_time,
+            self.url, answer_timeout_s,
+            pool_size=max_pool_size, max_overflow=max_overflow, pool_recycle=connection_recycle_time,
             pool_timeout=30 if pool_timeout is None else pool_timeout)
         self.dialect = self.engine.dialect.name
         # Each statement sees its own snapshot everywhere, so reading needs no transaction at all:
@@ -326,10 +339,13 @@ def retried(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P
 
     @functools.wraps(method)
     def run(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        begun = time.monotonic()
         for attempt in range(1, TRIES_MAX):
             try:
                 return method(self, *args, **kwargs)
             except Undone as e:
+                if time.monotonic() - begun > TRIES_S_MAX:
+                    raise
                 LOG.debug("%s: attempt %d: %s", method.__name__, attempt, e)
                 time.sleep(random.uniform(0, min(PAUSE_S_MAX, 0.02 * 2 ** attempt)))
         return method(self, *args, **kwargs)

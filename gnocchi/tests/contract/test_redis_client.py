@@ -9,6 +9,7 @@ from gnocchi.common.redis import make_client, unavailable
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.tests.coordination import Server, asks, redis_server  # noqa: F401
 from gnocchi.tests.databases import find_free_port, need
+from gnocchi.tests.faulty import faulty
 
 #: What any server says, also one that wants a password.
 ANSWERS = asks(b"PING\r\n", b"")
@@ -89,3 +90,33 @@ def test_wrong_urls(url, reason):
 
 def test_unknown_keys_do_not_count():
     make_client("redis://localhost?colour=red")
+
+
+@pytest.mark.parametrize(("key", "tries"), [("", 1), ("&retry_on_timeout=true", 2)])
+def test_silent_server(redis_server, key, tries):  # noqa: F811
+    """A server that accepts and never answers is away after one timeout, and there again without a new client."""
+    with faulty(redis_server.port) as proxy:
+        client = make_client(f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.2{key}")
+        assert client.ping()
+        proxy.swallow()
+        accepted = proxy.accepted
+        with pytest.raises(BackendUnavailable, match="redis: cannot ask"), unavailable("ask"):
+            client.ping()
+        # The first one was on the connection that was open.
+        assert tries - 1 == proxy.accepted - accepted
+        proxy.pass_on()
+        assert client.ping()
+
+
+def test_broken_connections(redis_server):  # noqa: F811
+    """A connection that breaks, as all do when the server is started anew, is replaced unnoticed."""
+    with faulty(redis_server.port) as proxy:
+        client = make_client(f"redis://127.0.0.1:{proxy.port}")
+        assert client.ping()
+        proxy.cut_after(0)
+        assert client.ping()
+        proxy.reset()
+        with pytest.raises(BackendUnavailable, match="redis: cannot ask"), unavailable("ask"):
+            client.ping()
+        proxy.pass_on()
+        assert client.ping()
