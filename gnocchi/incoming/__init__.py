@@ -1,7 +1,7 @@
 """The backlog: measures that were accepted and not yet aggregated."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from gnocchi.incoming.batch import MeasureBatch
@@ -49,7 +49,14 @@ class IncomingDriver(abc.ABC):
     """Durable queue of measures, one lane per sack.
 
     Checkpoints are kept by the index (in the sack's row), not by the driver; readers pass them in.
+
+    Attributes
+    ----------
+    wakes : bool
+        There is a `wait` that ends as soon as something comes in.
     """
+
+    wakes = False
 
     @abc.abstractmethod
     def upgrade(self) -> None:
@@ -102,6 +109,13 @@ class IncomingDriver(abc.ABC):
 
         None when that cannot be told cheaply: then readers look at the backlog itself, less often.
         """
+
+    def wait(self, sacks: Collection[int], timeout_s: float) -> set[int]:
+        """Return the sacks, of those given, with something posted since they were last read; none after a while.
+
+        It may be something that others have processed.  Raises BackendUnavailable.
+        """
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give back files and connections; a writer's data stays readable."""

@@ -4,7 +4,7 @@ Format: doc/source/format/batch.rst.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy
@@ -148,6 +148,28 @@ def decode_body(data: bytes | memoryview, start: int, metrics: int, measures: in
         numpy.frombuffer(data, _TIMESTAMP, measures, timestamps_at),
         numpy.frombuffer(data, _FLOAT64, measures, timestamps_at + 8 * measures),
     )
+
+
+def decode_heads(heads: Sequence[bytes]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return metric ids and counts, as in MeasureBatch, from the first part of several encoded bodies.
+
+    heads : 24 bytes for each metric: all ids, then all counts
+    """
+    words = numpy.frombuffer(b"".join(heads), numpy.dtype("V8"))
+    metrics = numpy.array([len(head) // 24 for head in heads], numpy.int64)
+    starts = 3 * (numpy.cumsum(metrics) - metrics)
+    return (take_ranges(words, starts, 2 * metrics).view(metric_ids.DTYPE),
+            take_ranges(words, starts + 2 * metrics, metrics).view(_INT64))
+
+
+def count_ids(arrays: Iterable[numpy.ndarray]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the distinct ids of many arrays, ascending, and how often each came, int64."""
+    ids, counts = numpy.empty(0, metric_ids.DTYPE), numpy.empty(0, numpy.int64)
+    for more in arrays:
+        more_ids, more_counts = numpy.unique(more, return_counts=True)
+        ids, inverse = numpy.unique(numpy.concatenate((ids, more_ids)), return_inverse=True)
+        counts = numpy.bincount(inverse, numpy.concatenate((counts, more_counts)), len(ids)).astype(numpy.int64)
+    return ids, counts
 
 
 def encode_batch(batch: MeasureBatch, stamp: int, sacks: int) -> bytes:

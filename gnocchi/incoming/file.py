@@ -18,13 +18,12 @@ from oslo_config import cfg
 from gnocchi import metric_ids
 from gnocchi.exceptions import BackendUnavailable, CorruptedData
 from gnocchi.incoming import Backlog, BacklogReport, Checkpoint, IncomingDriver, SackBacklog
-from gnocchi.incoming.batch import MeasureBatch
+from gnocchi.incoming.batch import MeasureBatch, count_ids
 from gnocchi.incoming.journal import DAMAGED_SUFFIX, SUFFIX, TEMPORARY_SUFFIX, encode_slices, parse_name
 from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.journal_slices import (
     IdRanges,
     JournalPart,
-    count_ids,
     read_metric_ids,
     read_sacks,
     read_slices,

@@ -1,7 +1,6 @@
 """Reads slices of journals and puts them together, in stamp order, as one batch."""
 
 import os
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy
@@ -122,16 +121,6 @@ def read_metric_ids(ranges: IdRanges, sacks: int) -> numpy.ndarray:
         return ids
     slice_of = numpy.repeat(numpy.arange(len(ranges.starts)), ranges.metrics)
     return ids[numpy.isin(slice_of * sacks + metric_ids.sack_numbers(ids, sacks), ranges.wanted)]
-
-
-def count_ids(arrays: Iterable[numpy.ndarray]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return the distinct ids of many arrays, ascending, and how often each came, int64."""
-    ids, counts = numpy.empty(0, metric_ids.DTYPE), numpy.empty(0, numpy.int64)
-    for more in arrays:
-        more_ids, more_counts = numpy.unique(more, return_counts=True)
-        ids, inverse = numpy.unique(numpy.concatenate((ids, more_ids)), return_inverse=True)
-        counts = numpy.bincount(inverse, numpy.concatenate((counts, more_counts)), len(ids)).astype(numpy.int64)
-    return ids, counts
 
 
 def gather_slices(words: numpy.ndarray, bases: numpy.ndarray, metrics: numpy.ndarray,

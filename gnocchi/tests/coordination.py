@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from gnocchi.common.redis import make_client
 from gnocchi.tests.databases import START_TIMEOUT_S, die_with_parent, find_free_port, need
 
 #: Those that know groups, and one that has locks only.
@@ -119,6 +120,20 @@ def serve(make: Callable[[], Server]) -> Iterator[Server]:
 def redis_server() -> Iterator[Server]:
     """A Redis of the test's own, which it may kill and start."""
     yield from serve(make_redis)
+
+
+@pytest.fixture(scope="module")
+def kept_redis() -> Iterator[Server]:
+    """A Redis that the tests of a module share."""
+    yield from serve(make_redis)
+
+
+@pytest.fixture
+def empty_redis(kept_redis: Server) -> str:
+    """URL of a Redis that holds nothing."""
+    url = f"redis://127.0.0.1:{kept_redis.port}"
+    make_client(url).flushall()
+    return url
 
 
 @pytest.fixture(scope="module", params=SERVICES)

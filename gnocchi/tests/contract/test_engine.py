@@ -22,6 +22,7 @@ from gnocchi.exceptions import (
     NoSuchMetric,
 )
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
+from gnocchi.incoming.redis import RedisDriver as RedisIncoming
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing import aggregate
@@ -29,7 +30,9 @@ from gnocchi.processing.aggregate import process_sack, process_sacks
 from gnocchi.storage import packs
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
+from gnocchi.storage.drivers.redis import RedisDriver
 from gnocchi.storage.store import Store
+from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 from gnocchi.tests.engine import Engine, key, make_policy
 from gnocchi.tests.unit.carbonara.model import Model
 from gnocchi.tests.unit.carbonara.test_golden import EXAMPLES, parse_span, parse_timestamp
@@ -63,11 +66,16 @@ def indexer(tmp_path, indexer_template):
     indexer.close()
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "redis"])
 def engine(request, tmp_path, indexer):
-    driver = MemoryDriver() if request.param == "memory" else FileDriver(str(tmp_path / "data"))
+    incoming = MemoryIncoming(SACKS)
+    if request.param == "redis":
+        url = request.getfixturevalue("empty_redis")
+        incoming, driver = RedisIncoming(url, SACKS), RedisDriver(url)
+    else:
+        driver = MemoryDriver() if request.param == "memory" else FileDriver(str(tmp_path / "data"))
     driver.upgrade()
-    return Engine(indexer, MemoryIncoming(SACKS), Store(driver, cache_bytes=1 << 20), SACKS)
+    return Engine(indexer, incoming, Store(driver, cache_bytes=1 << 20), SACKS)
 
 
 def fresh_store(engine):

@@ -7,11 +7,14 @@ import uuid
 import numpy
 import pytest
 
+from gnocchi.incoming import redis_streams
 from gnocchi.incoming.batch import concat_batches
 from gnocchi.incoming.file import FileDriver
 from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.memory import MemoryDriver
+from gnocchi.incoming.redis import RedisDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
+from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 
 SACKS = 4
 EMPTY = {sack: {} for sack in range(SACKS)}
@@ -272,6 +275,26 @@ class TestFileDriverReadElsewhere(TestFileDriver):
         yield reader
         reader.close()
         writer.close()
+
+
+class TestRedisDriver(IncomingDriverContract):
+
+    @pytest.fixture
+    def driver(self, empty_redis):  # noqa: F811
+        driver = RedisDriver(empty_redis, SACKS)
+        driver.upgrade()
+        yield driver
+        driver.close()
+
+
+class TestRedisDriverReadInPieces(TestRedisDriver):
+    """No answer of the server holds more than a few entries."""
+
+    @pytest.fixture(autouse=True)
+    def pieces(self, monkeypatch):
+        for name, value in {"ENTRIES_AT_ONCE": 24, "MEASURES_AT_ONCE": 4, "ENTRIES_PER_LISTING": 2,
+                            "MEASURES_PER_LISTING": 3, "MEASURES_PER_ANSWER": 3}.items():
+            monkeypatch.setattr(redis_streams, name, value)
 
 
 def test_requests_that_follow_on_each_other_while_journals_are_looked_at(tmp_path, monkeypatch):
