@@ -15,12 +15,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGING := setup.cfg setup.py requirements.txt pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test keystone lint docs bench clean
+.PHONY: help run test keystone swift rados lint docs bench clean
 
 help:
 	@echo "make run    start Gnocchi here: API on port $(PORT), data in ./$(DATA_DIR)   (PORT=, DATA_DIR=, RUN_ARGS=)"
 	@echo "make test   run the whole test suite on $(WORKERS) processes                (WORKERS=, PYTEST_ARGS=)"
-	@echo "make keystone   install a Keystone that tests can start; without it they are skipped"
+	@echo "make keystone swift   install servers that tests can start; without them they are skipped"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documents into doc/build/html; warnings are errors"
 	@echo "make bench  black-box and micro-benchmarks, with the budgets         (METRICS=20000, BENCH_ARGS=)"
@@ -29,9 +29,9 @@ help:
 run: $(VENV)/.stamp-run
 	@exec $(BIN)/gnocchi-standalone --data-dir $(DATA_DIR) --port $(PORT) $(RUN_ARGS)
 
-# A file of tests stays on one process: its servers are started once.  Where none may be missing, Keystone is installed
-# too; its tests are skipped otherwise.
-test: $(VENV)/.stamp-test $(if $(GNOCCHI_TEST_REQUIRE_BACKENDS),$(VENV)/keystone/.stamp)
+# A file of tests stays on one process: its servers are started once.  Where none may be missing, Keystone and Swift are
+# installed too; their tests are skipped otherwise.
+test: $(VENV)/.stamp-test rados $(if $(GNOCCHI_TEST_REQUIRE_BACKENDS),$(VENV)/keystone/.stamp $(VENV)/swift/.stamp)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-lint
@@ -64,14 +64,22 @@ $(VENV)/.stamp-%: $(BIN)/python $(PACKAGING)
 	@$(PIP) install -e '.[$*]'
 	@touch $@ $(VENV)/.stamp-run    # every set holds what is needed to run
 
-# A Keystone for tests to start.  Apart, because it brings eventlet, which a library of tooz imports wherever it finds it.
-$(VENV)/keystone/.stamp: $(BIN)/python
-	@echo "Installing Keystone into $(VENV)/keystone"
-	@$(BIN)/python -m venv --clear --without-pip $(VENV)/keystone
-	@$(PIP) --python $(VENV)/keystone/bin/python install --no-compile 'keystone>=27' 'waitress>=3'
+# Servers for tests to start.  Apart, because they bring eventlet, which a library of tooz imports wherever it finds it.
+packages_keystone := 'keystone>=27' 'waitress>=3'
+packages_swift := 'swift>=2.33'
+
+$(VENV)/keystone/.stamp $(VENV)/swift/.stamp: $(VENV)/%/.stamp: $(BIN)/python
+	@echo "Installing a server for tests into $(VENV)/$*"
+	@$(BIN)/python -m venv --clear --without-pip $(VENV)/$*
+	@$(PIP) --python $(VENV)/$*/bin/python install --no-compile $(packages_$*)
 	@touch $@
 
-keystone: $(VENV)/keystone/.stamp
+keystone swift: %: $(VENV)/%/.stamp
+
+# Debian's module of Ceph, for PyPI has none; a Python that it was not built for does not see it.
+rados: $(BIN)/python
+	@for module in /usr/lib/python3/dist-packages/rados.*.so; do if [ -e "$$module" ]; then \
+	    ln -sf "$$module" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"; fi; done
 
 # Made anew also when its interpreter is gone: for make a dangling link is a missing file.
 $(BIN)/python:
