@@ -130,7 +130,9 @@ class Ceph:
     Attributes
     ----------
     config : pathlib.Path
-        A `ceph.conf` that names the monitor; with `cephx` it holds the administrator's key too.
+        A `ceph.conf` for daemons and administrators.
+    client_config : pathlib.Path
+        A `ceph.conf` that names the monitor, and no keys.
     monitor, osd : Server
     """
 
@@ -138,7 +140,7 @@ class Ceph:
         self._programs = {name: need(shutil.which(name), "Ceph") for name in (
             "ceph-mon", "ceph-osd", "monmaptool", "ceph-authtool")}
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="g-ceph-", dir=_fast_directory()))
-        self.config = self.directory / "ceph.conf"
+        self.config, self.client_config = self.directory / "ceph.conf", self.directory / "client.conf"
         self.cephx = cephx
         self._fsid, self._osd_uuid = str(uuid.uuid4()), str(uuid.uuid4())
         self._booted = 0
@@ -147,15 +149,12 @@ class Ceph:
         self.monitor = Server(lambda port, _: [self._programs["ceph-mon"], *foreground, "a"], lambda port: True)
         self.osd = Server(lambda port, _: [self._programs["ceph-osd"], *foreground, "0"],
                           lambda port: self._has_booted())
-        first = find_free_port()
+        first, auth = find_free_port(), "cephx" if cephx else "none"
         self.config.write_text(_CONF.format(
             fsid=self._fsid, port=self.monitor.port, first=first, last=first + 40, d=self.directory, store=store,
-            auth="cephx" if cephx else "none", mode="secure" if cephx else "crc"))
-
-    @property
-    def address(self) -> str:
-        """What `mon host` of a client's ceph.conf says."""
-        return f"v2:127.0.0.1:{self.monitor.port}/0"
+            auth=auth, mode="secure" if cephx else "crc"))
+        self.client_config.write_text(f"[global]\nmon host = v2:127.0.0.1:{self.monitor.port}/0\n"
+                                      f"auth client required = {auth}\n")
 
     def start(self) -> None:
         for name in ("mon", "osd"):

@@ -11,6 +11,7 @@ from gnocchi.storage.drivers import ByteRange, parse_offset
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.drivers.redis import RedisDriver
+from gnocchi.tests.ceph import need_rados
 from gnocchi.tests.coordination import redis_server  # noqa: F401
 
 
@@ -224,3 +225,25 @@ class TestRedisDriver(StorageDriverContract):
         redis_server.start()
         driver.put("a/1", b"x")
         assert b"x" == driver.get("a/1")
+
+
+class TestCephDriver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self, ceph, ceph_pool):
+        need_rados()
+        from gnocchi.storage.drivers.ceph import CephDriver
+        driver = CephDriver(ceph_pool, "", "", "", "30", str(ceph.client_config))
+        driver.upgrade()
+        yield driver
+        driver.delete_many(list(driver.list("")))
+        driver.close()
+
+    def test_many_keys(self, driver):
+        """More than are listed or changed at once, with a prefix that is another's beginning."""
+        keys = {f"sack/7-{number % 2}/base-{number}" for number in range(4500)}
+        driver.put_many([(key, b"x") for key in keys] + [("sack/8-1/base-1", b"y"), ("sack", b"z")])
+        assert keys == set(driver.list("sack/7-"))
+        assert {key for key in keys if "-1/" in key} == set(driver.list("sack/7-1/"))
+        assert keys | {"sack/8-1/base-1"} == set(driver.list("sack/"))
+        driver.delete_many(keys)
+        assert ["sack", "sack/8-1/base-1"] == sorted(driver.list(""))
