@@ -1,8 +1,10 @@
 """Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
 
+import collections
 import importlib
 import os
 import threading
+import time
 import urllib.parse
 import uuid
 from collections.abc import Callable
@@ -44,16 +46,31 @@ class Backends:
         self._member_id = member_id
         self._cache_bytes = cache_bytes
         self._opened: dict[str, Any] = {}
-        self._lock = threading.RLock()
+        #: When opening failed last (time.monotonic()), and why.
+        self._failed: dict[str, tuple[float, str]] = {}
+        self._lock = threading.Lock()
+        # One that does not answer holds up those only that want the same.
+        self._locks: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def _get(self, name: str, opener: Callable[[], Any]) -> Any:
         try:
             return self._opened[name]
         except KeyError:
-            with self._lock:
-                if name not in self._opened:
+            began = time.monotonic()
+        with self._lock:
+            lock = self._locks[name]
+        with lock:
+            if name not in self._opened:
+                failed_at, reason = self._failed.get(name, (began, ""))
+                if failed_at > began:
+                    # While this one waited.  Else each of many would wait for all before it, one timeout after another.
+                    raise BackendUnavailable(reason)
+                try:
                     self._opened[name] = opener()
-                return self._opened[name]
+                except BackendUnavailable as e:
+                    self._failed[name] = time.monotonic(), str(e)
+                    raise
+            return self._opened[name]
 
     @property
     def member_id(self) -> str:
@@ -93,7 +110,12 @@ class Backends:
         return open_incoming(self.conf, sacks)
 
     def _open_coordinator(self) -> Coordinator:
-        coordinator = Coordinator(get_coordination_url(self.conf), self.member_id)
+        url = get_coordination_url(self.conf)
+        directory = os.path.abspath(self.conf.storage.file_basepath)
+        if self.conf.storage.driver == "file" and url == _make_file_url(directory) and not os.path.isdir(directory):
+            # A disk is not mounted, and what tooz would make in its place would be hidden once it is.
+            raise BackendUnavailable(f"Coordination service cannot be reached: No such directory: {directory}")
+        coordinator = Coordinator(url, self.member_id)
         coordinator.start()
         return coordinator
 
@@ -121,9 +143,12 @@ def get_coordination_url(conf: cfg.ConfigOpts) -> str:
             return section.redis_url
     scheme, rest = conf.indexer.url.split(":", 1)
     if scheme.partition("+")[0] == "sqlite":
-        path = os.path.join(os.path.abspath(conf.storage.file_basepath), "coordination")
-        return f"file://{urllib.parse.quote(path)}"
+        return _make_file_url(os.path.abspath(conf.storage.file_basepath))
     return f"{scheme.partition('+')[0]}:{rest}"
+
+
+def _make_file_url(directory: str) -> str:
+    return f"file://{urllib.parse.quote(os.path.join(directory, 'coordination'))}"
 
 
 def open_indexer(conf: cfg.ConfigOpts, **limits: Any) -> Indexer:

@@ -125,6 +125,11 @@ API_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("operation_timeout", default=10, min=0,
                deprecated_name="refresh_timeout",
                help="Seconds a request may spend on pending measures (refresh=true) before it is answered 503."),
+    cfg.ListOpt("healthcheck_backends",
+                item_type=cfg.types.String(choices=["index", "incoming", "storage", "coordination"]),
+                default=["index", "incoming", "storage", "coordination"],
+                help="Back ends without which /healthcheck answers 503. Take out storage and coordination where a load "
+                     "balancer that heeds it shall go on passing measures while these are away."),
     cfg.StrOpt("uwsgi_path",
                help="Not used: gnocchi-api serves by itself. Kept for files written for earlier releases."),
     cfg.HostAddressOpt("host", default="0.0.0.0",

@@ -186,7 +186,7 @@ class Loader:
         The master's, none of whose back ends is open; None: each worker reads the configuration and makes its own.
     """
 
-    def __init__(self, argv: Sequence[str], host: str, port: int, application: Callable | None) -> None:
+    def __init__(self, argv: Sequence[str], host: str, port: int, application: app.Application | None) -> None:
         self.application = application
         self._argv, self._host, self._port = argv, host, port
 
@@ -199,6 +199,8 @@ class Loader:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         threading.Thread(target=tell_ready, args=(self._host, self._port, started), name="ready", daemon=True).start()
+        # Which logs what is away.
+        threading.Thread(target=application.services.health.check, name="first health check", daemon=True).start()
         trimmer = allocators.Trimmer()
 
         def serve_and_trim(environ, start_response):
@@ -224,7 +226,7 @@ class Loader:
         self._load()
         self.application = None
 
-    def _load(self) -> Callable:
+    def _load(self) -> app.Application:
         opts.set_defaults()
         return app.load_app(service.prepare_service(self._argv, cli_opts=CLI_OPTS))
 

@@ -117,6 +117,13 @@ class IncomingDriver(abc.ABC):
         """
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Raise BackendUnavailable unless the back end answers.  Cheap.
+
+        For drivers that find their position by asking it; others say how.
+        """
+        self.get_position()
+
     def close(self) -> None:
         """Give back files and connections; a writer's data stays readable."""
         return

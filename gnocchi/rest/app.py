@@ -8,10 +8,11 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
-import webob.exc
+import webob
 from oslo_config import cfg
-from oslo_middleware import cors, healthcheck, http_proxy_to_wsgi
+from oslo_middleware import cors, http_proxy_to_wsgi
 from oslo_policy import opts as policy_opts
 from oslo_policy import policy as oslo_policy
 from paste import deploy
@@ -26,6 +27,7 @@ from gnocchi.processing.locks import Coordinator
 from gnocchi.processing.statistics import API, Statistics
 from gnocchi.rest import policies, request, routing
 from gnocchi.rest.auth import AuthHelper
+from gnocchi.rest.health import Health, Healthcheck
 from gnocchi.rest.policy import PolicyEnforcer
 from gnocchi.rest.turns import Turns
 from gnocchi.storage.store import Store
@@ -47,6 +49,9 @@ STORE_CACHE_BYTES = 32 << 20
 #: The configuration while a pipeline is loaded, for factories that need it then: Paste hands them nothing but text.
 _LOADING: contextvars.ContextVar[cfg.ConfigOpts] = contextvars.ContextVar("loading")
 
+#: Where the pipelines have the health check; a deployer's file may have it below something.
+HEALTHCHECK_PATH = "/healthcheck"
+
 #: Seconds from one publication of counters that are not urgent to the next.
 STATISTICS_DELAY_S = 30.0
 
@@ -63,7 +68,8 @@ class Services:
         self.backends = backends
         self.turns = Turns(conf.api.threads)
         self.policy = PolicyEnforcer(conf)
-        self.healthcheck = healthcheck.Healthcheck(webob.exc.HTTPNotFound(), conf)
+        self.health = Health(backends)
+        self.healthcheck = Healthcheck(conf, self.health)
         self._statistics: Statistics | None = None
         self._lock = threading.Lock()
         self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
@@ -103,7 +109,17 @@ class Services:
                 LOG.warning("Counters are not published: %s", e)
 
 
-def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable:
+class Application(NamedTuple):
+    """The WSGI application, and what its handlers work with."""
+
+    app: Callable
+    services: Services
+
+    def __call__(self, environ, start_response):
+        return self.app(environ, start_response)
+
+
+def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Application:
     """Build the WSGI application: proxy headers, CORS, then the paste pipeline of `[api] auth_mode`.
 
     Parameters
@@ -127,13 +143,16 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Callable
 
     def with_services(environ, start_response):
         environ["gnocchi.services"] = services
+        if environ.get("PATH_INFO", "").endswith(HEALTHCHECK_PATH):
+            # Without a turn: others may have all, and wait for the back end in question.
+            return pipeline(environ, start_response)
         with services.turns:
             reply = pipeline(environ, start_response)
             request.finish_body(environ, services.turns)
             return reply
 
     app = _cors_when_asked_for(with_services, conf)
-    return ProxyHeaders(app, conf) if conf.api.enable_proxy_headers_parsing else app
+    return Application(ProxyHeaders(app, conf) if conf.api.enable_proxy_headers_parsing else app, services)
 
 
 def find_paste_config(conf: cfg.ConfigOpts) -> str:

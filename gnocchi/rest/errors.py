@@ -4,6 +4,8 @@ import html
 import http
 import json
 import logging
+import threading
+import time
 from typing import Any
 
 import webob
@@ -34,6 +36,39 @@ EXPLANATIONS = {
 }
 
 
+#: Seconds from one line about the same kind of outage to the next.
+OUTAGE_LOG_S = 60.0
+#: Kinds that are told apart.
+OUTAGES_MAX = 100
+
+
+class OutageLog:
+    """Logs that a back end is away: the first time, then once a minute with the number of those it concerned."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: By kind: when the next line is due (time.monotonic()), and how many were not told since the last.
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def tell(self, error: Exception) -> None:
+        """Count an error.  Those whose text begins with the same word (`index:`, `redis:`) are of one kind."""
+        kind = str(error).partition(" ")[0]
+        now = time.monotonic()
+        with self._lock:
+            due, untold = self._kinds.get(kind, (0.0, 0))
+            if now < due:
+                self._kinds[kind] = due, untold + 1
+                return
+            if len(self._kinds) >= OUTAGES_MAX:
+                self._kinds.clear()
+            self._kinds[kind] = now + OUTAGE_LOG_S, 0
+        LOG.error("%s: %s%s", type(error).__name__, error,
+                  f" (and {untold} other requests since the last such line)" if untold else "")
+
+
+OUTAGES = OutageLog()
+
+
 class RequestError(Exception):
     """End the request with a status.
 
@@ -61,7 +96,9 @@ def as_request_error(error: Exception) -> RequestError:
         return RequestError(error.code, error.detail or "")
     for cls, status in STATUS_BY_CLASS:
         if isinstance(error, cls):
-            if status >= 500:
+            if status == 503:
+                OUTAGES.tell(error)
+            elif status >= 500:
                 LOG.error("%s: %s", type(error).__name__, error)
             return RequestError(status, str(error))
     LOG.error("Unexpected error", exc_info=error)

@@ -79,6 +79,7 @@ class DatabaseServer:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"g-{self.name}-", dir=_fast_directory()))
         self.port = find_free_port()
         self._process: subprocess.Popen | None = None
+        self._command: tuple[tuple[str, ...], str | None] = (), None
         self._template: str | None = None
 
     def start(self) -> None:
@@ -128,7 +129,18 @@ class DatabaseServer:
                               timeout=START_TIMEOUT_S, check=False)
         assert done.returncode == 0, f"{arguments[0]}:\n{done.stdout}"
 
+    def kill(self) -> None:
+        """Kill it as it stands; `start_again` starts it on the same data."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def start_again(self) -> None:
+        arguments, user = self._command
+        self._spawn(*arguments, user=user)
+
     def _spawn(self, *arguments: str, user: str | None = None) -> None:
+        self._command = arguments, user
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log, user=user, process_group=0,
                                              preexec_fn=die_with_parent)

@@ -24,10 +24,14 @@ class StatusController:
         request = pecan.request
         request.enforce("get status")
         details = arguments.read_bool(request, "details", default=True)
+        health = request.services.health.check()
         try:
+            for name in ("index", "incoming"):
+                if (reason := health[name]) is not None:
+                    raise BackendUnavailable(reason)
             backlog = _report_backlog(request, details)
             damage = _report_damage(request, details)
-            processors = _list_processors(request)
+            processors = _list_processors(request) if health["coordination"] is None else None
             statistics = list_living(request.services.indexer, processors)
         except BackendUnavailable as e:
             raise errors.RequestError(503, f"Unable to generate status. Please retry. {e}") from e
@@ -36,7 +40,9 @@ class StatusController:
             storage["measures_to_process"] = backlog.bundles_by_metric
         status = {"storage": storage,
                   "metricd": {"processors": processors, "statistics": _select_service(statistics, METRICD)},
-                  "damage": damage}
+                  "damage": damage,
+                  "backends": {name: {"available": reason is None, "reason": reason}
+                               for name, reason in health.items()}}
         if details:
             status["janitor"] = {"statistics": _select_service(statistics, JANITOR)}
             status["api"] = {"statistics": _select_service(statistics, API)}

@@ -1,8 +1,14 @@
 """What a storage driver must do.  Keys are `/`-separated ASCII; values are bytes."""
 
 import abc
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from gnocchi.exceptions import ObjectNotFound
+
+#: Under which nothing is ever stored.
+ABSENT_KEY = "absent/object"
 
 #: What a key ends in whose object begins at byte `offset` of all that is stored under it.
 OFFSET_MARK = "@"
@@ -84,6 +90,11 @@ class StorageDriver(abc.ABC):
         For drivers whose `put` passes through something that `list` does not show.
         """
         return 0
+
+    def check(self) -> None:
+        """Raise BackendUnavailable unless the back end answers.  Cheap."""
+        with contextlib.suppress(ObjectNotFound):
+            self.get(ABSENT_KEY)
 
     def close(self) -> None:
         """Give back connections and files."""

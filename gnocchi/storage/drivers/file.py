@@ -233,6 +233,10 @@ class FileDriver(StorageDriver):
             data += more
         return data
 
+    def check(self) -> None:
+        with _unavailable("be used"):
+            os.stat(self._objects)
+
     def delete_many(self, keys: Iterable[str]) -> None:
         with _unavailable("delete objects"):
             for key in keys:

@@ -274,8 +274,12 @@ def test_daemons_wait_for_their_back_ends(service):
     service.data.rmdir()
     api, metricd = service.start_all()
     client = service.connect()
-    for path in ("/", "/healthcheck"):
-        assert 200 == client.request("GET", path).status
+    assert 200 == client.request("GET", "/").status
+    reply = client.request("GET", "/healthcheck")
+    assert (503, {
+        f"{name} is not available" for name in ("index", "incoming", "storage", "coordination")}) == (
+        reply.status, set(reply.body["reasons"]))
+    await_until(lambda: "The index is not available" in api.output, service.read_logs)
     for method, path, body in (("GET", "/v1/metric", None), ("POST", "/v1/metric", {}),
                                ("POST", "/v1/archive_policy", {"name": "p", "definition": [{"granularity": 1}]}),
                                ("POST", "/v1/batch/metrics/measures", {str(uuid.uuid4()): []})):
@@ -289,4 +293,5 @@ def test_daemons_wait_for_their_back_ends(service):
     assert 202 == notes.post().status
     service.await_aggregation()
     notes.verify()
+    assert 200 == client.request("GET", "/healthcheck").status
     assert_alive(api, metricd)
