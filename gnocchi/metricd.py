@@ -44,6 +44,10 @@ GREEDY_DELAY_S = 0.5
 #: Shortest pause between two rounds in seconds, whatever is configured.
 DELAY_MIN_S = 0.05
 
+#: A worker that is woken pauses before, for so many times as long as its last round took: what comes in meanwhile is
+#: taken together, and the same heads are not written again and again.
+REST = 4
+
 #: Pause after a failed round in seconds: doubled from the first to the last.
 RETRY_S = 0.5
 RETRY_MAX_S = 60.0
@@ -97,9 +101,11 @@ class Job(cotyledon.Service):
         while not self._stop.is_set():
             started = time.monotonic()
             pause = max(DELAY_MIN_S, self.delay_s)
+            wait: Callable[[float], object] = self._stop.wait
             try:
                 self.run_round()
                 retry_s = RETRY_S
+                wait = self.rest
             except BackendUnavailable as e:
                 LOG.warning("%s; the %s worker tries again in %.1f seconds", e, self.name, retry_s)
                 pause, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
@@ -108,7 +114,11 @@ class Job(cotyledon.Service):
                 self.errors += 1
                 LOG.exception("Unexpected error during %s job", self.name)
                 pause = max(pause, RETRY_S)
-            self._stop.wait(max(0.0, started + pause - time.monotonic()))
+            wait(max(0.0, started + pause - time.monotonic()))
+
+    def rest(self, pause_s: float) -> None:
+        """Wait for the next round."""
+        self._stop.wait(pause_s)
 
     def stop(self) -> None:
         """Begin no new work."""
@@ -147,7 +157,10 @@ class Processor(Job):
         self._committed = False
         #: Whether there was work since memory was given back.  Amid work the same memory is needed again at once.
         self._trim_due = False
-        self._next_scan = self._next_roll_call = 0.0
+        self._next_scan = self._next_roll_call = self._next_look = 0.0
+        #: Sacks that ended the last pause, and how long the next one is to be at least.
+        self._woken: set[int] = set()
+        self._rest_s = 0.0
         self._statistics = Statistics(METRICD, self._backends.member_id, conf.metricd.metric_processing_delay)
         self.counters = self._statistics.counters
         #: Measures not stored, by reason, since the last line about it.
@@ -167,6 +180,11 @@ class Processor(Job):
         incoming driver's position, and no SQL.  A driver that cannot tell its position is scanned when it is due.
         """
         now = time.monotonic()
+        self._rest_s = 0.0
+        if self._woken and now < self._next_look:
+            self._process_woken(now)
+            return
+        self._next_look = now + max(DELAY_MIN_S, self.delay_s)
         self._report_refused(now)
         self._statistics.publish(self._backends.indexer, {"processing time": round(self._busy_s, 3)})
         position = self._backends.incoming.get_position()
@@ -190,11 +208,40 @@ class Processor(Job):
         if not backlogs and self._schedule is not None:
             return
         schedule = self._call_roll(len(checkpoints))
-        waiting = schedule.order(backlogs, time.time_ns())
+        self._process_all(schedule.order(backlogs, time.time_ns()), backlogs, len(checkpoints))
+        self._rest_s = REST * (time.monotonic() - now)
+
+    def _process_all(self, waiting: Sequence[int], backlogs: Mapping[int, SackBacklog], sacks: int) -> None:
         while waiting and not self._stop.is_set():
             group = _choose_group(waiting, backlogs, min(SACKS_PER_COMMIT, self._backends.coordinator.locks_max))
             # What is left of a long backlog comes after everybody else's turn, and meanwhile its lock is free.
-            waiting = waiting[len(group):] + self._process(group, len(checkpoints))
+            waiting = [*waiting[len(group):], *self._process(group, sacks)]
+
+    def _process_woken(self, now: float) -> None:
+        """Process what came into own sacks, and look at no others."""
+        assert self._schedule is not None, "BUG: woken without own sacks"
+        busy_s = self._busy_s
+        schedule = self._call_roll(self._schedule.sacks)
+        self._process_all(sorted(self._woken), dict.fromkeys(self._woken, SackBacklog(1, 1, 0)), schedule.sacks)
+        # Whoever holds their locks needs some time, too.
+        self._rest_s = REST * (time.monotonic() - now) if self._busy_s > busy_s else GREEDY_DELAY_S
+
+    def rest(self, pause_s: float) -> None:
+        """Wait for the next look, or until something comes into own sacks, if the driver can tell."""
+        self._woken = set()
+        own = self._schedule.own if self._schedule is not None and self._conf.metricd.greedy else []
+        if not own or not self._backends.incoming.wakes:
+            super().rest(pause_s)
+            return
+        self._stop.wait(min(max(DELAY_MIN_S, self._rest_s), GREEDY_DELAY_S, self._until_look()))
+        try:
+            while not self._woken and self._until_look() and not self._stop.is_set():
+                self._woken = self._backends.incoming.wait(own, self._until_look())
+        except BackendUnavailable:      # as the next look will tell
+            self._stop.wait(self._until_look())
+
+    def _until_look(self) -> float:
+        return max(0.0, self._next_look - time.monotonic())
 
     def _report_refused(self, now: float) -> None:
         """Tell of measures that were not stored, once a minute at most."""

@@ -86,7 +86,8 @@ METRICD_OPTS: list[cfg.Opt] = [
                deprecated_group="storage",
                help="Seconds between two looks at all sacks by each worker."),
     cfg.BoolOpt("greedy", default=True,
-                help="Look twice a second whether new measures came in, and aggregate them at once."),
+                help="Look twice a second whether new measures came in, where that can be told, and aggregate them at "
+                     "once. With measures in redis, workers are woken besides."),
     cfg.IntOpt("metric_reporting_delay", default=120, min=-1,
                deprecated_group="storage",
                help="Seconds between two log lines on the backlog. -1: no reporting process."),

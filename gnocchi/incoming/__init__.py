@@ -111,9 +111,9 @@ class IncomingDriver(abc.ABC):
         """
 
     def wait(self, sacks: Collection[int], timeout_s: float) -> set[int]:
-        """Return the sacks, of those given, with something posted since they were last read; none after a while.
+        """Return the sacks, of those given, into which something came since they were last read, once there are any.
 
-        It may be something that others have processed.  Raises BackendUnavailable.
+        After that time, or sooner, none.  It may be something that others have processed.  Raises BackendUnavailable.
         """
         raise NotImplementedError
 

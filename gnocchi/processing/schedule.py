@@ -36,7 +36,7 @@ class Schedule:
 
     def __init__(self, member: bytes, sacks: int, replicas: int, delay_s: float) -> None:
         self._member = member
-        self._sacks = sacks
+        self.sacks = sacks
         self._replicas = replicas
         self._starving_ns = int(STARVING_DELAYS * delay_s * 1e9)
         self._start = int.from_bytes(hashlib.md5(member, usedforsecurity=False).digest()[:8], "big") % sacks
@@ -55,13 +55,18 @@ class Schedule:
         """Return 0 for each sack that is first of all this worker's, 1 for each it shares."""
         ring = hashring.HashRing(self._members, partitions=RING_PARTITIONS)
         ranks = {}
-        for sack in range(self._sacks):
-            name = sack_name(sack, self._sacks).encode()
+        for sack in range(self.sacks):
+            name = sack_name(sack, self.sacks).encode()
             if self._member in ring.get_nodes(name):
                 ranks[sack] = 0
             elif self._member in ring.get_nodes(name, replicas=self._replicas):
                 ranks[sack] = 1
         return ranks
+
+    @property
+    def own(self) -> list[int]:
+        """The sacks that are first of all this worker's; none while it is not known who works."""
+        return [sack for sack, rank in self._ranks.items() if not rank]
 
     def order(self, backlogs: Mapping[int, SackBacklog], now_ns: int) -> list[int]:
         """Return the sacks to take, of those that have a backlog, the first one first.
@@ -76,5 +81,5 @@ class Schedule:
         for sack, backlog in backlogs.items():
             rank = self._ranks.get(sack, 2) if self._ranks else 0
             if rank < 2 or now_ns - backlog.oldest_ns > self._starving_ns:
-                chosen.append((rank, (sack - self._start) % self._sacks, sack))
+                chosen.append((rank, (sack - self._start) % self.sacks, sack))
         return [sack for _, _, sack in sorted(chosen)]

@@ -1,5 +1,6 @@
 """The rounds of a processing worker: which sacks it takes together, and what one of them can do to the others."""
 
+import threading
 import time
 import types
 import uuid
@@ -10,11 +11,14 @@ from gnocchi import metricd
 from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming import SackBacklog
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
+from gnocchi.incoming.redis import RedisDriver
 from gnocchi.processing.aggregate import process_sacks
 from gnocchi.processing.life_cycle import NEVER, Activity
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
+from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
+from gnocchi.tests.databases import DEADLINE_S
 from gnocchi.tests.engine import Engine, make_policy
 
 SACKS = 4
@@ -199,3 +203,106 @@ def test_driver_that_cannot_tell_its_position(engine, worker, monkeypatch):
     worker._next_scan = 0.0
     worker.run_round()
     assert [] == list_waiting(engine)
+
+
+@pytest.fixture
+def woken_by(engine, worker, monkeypatch):
+    """Return a list of what the incoming driver will wake the worker with, one set after the other."""
+    answers = []
+
+    def wait(sacks, timeout_s):
+        assert 0 < timeout_s <= metricd.GREEDY_DELAY_S
+        assert [0, 1, 2, 3] == sorted(sacks)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    worker._conf.metricd.greedy = True
+    worker._conf.metricd.metric_processing_delay = 3600.0
+    monkeypatch.setattr(engine.incoming, "wakes", True, raising=False)
+    monkeypatch.setattr(engine.incoming, "wait", wait)
+    worker.run_round()
+    worker._next_look = time.monotonic() + metricd.GREEDY_DELAY_S
+    return answers
+
+
+def test_worker_is_woken(engine, worker, woken_by, monkeypatch):
+    """It takes the sacks that something came into, and looks at no others."""
+    groups = note_groups(monkeypatch)
+    post(engine)
+    monkeypatch.setattr(metricd, "GREEDY_DELAY_S", 3600.0)
+    worker._next_look = time.monotonic() + 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.incoming, "list_backlogs", None)
+        patch.setattr(engine.indexer, "list_sacks", None)
+        for sacks in ({1, 3}, {2}):
+            woken_by.append(sacks)
+            worker.rest(3600)
+            worker.run_round()
+    assert [[1, 3], [2]] == groups
+    assert [0] == list_waiting(engine)
+
+
+def test_woken_worker_rests(engine, worker, woken_by, coordinator, monkeypatch):
+    """Longer after a long round, and after one in which somebody else had the locks; shortly otherwise."""
+    pauses = []
+    monkeypatch.setattr(worker._stop, "wait", lambda seconds: pauses.append(seconds))
+    worker._next_look = time.monotonic() + 3600
+
+    def rest():
+        woken_by.append({1})
+        worker.rest(0.5)
+        return pauses.pop()
+
+    worker._rest_s = 0.0
+    monkeypatch.setattr(metricd, "GREEDY_DELAY_S", 3600.0)
+    assert metricd.DELAY_MIN_S == rest()
+    post(engine)
+    note_groups(monkeypatch, lambda numbers: time.sleep(0.05))
+    worker.run_round()
+    assert rest() >= 0.05 * metricd.REST
+    with coordinator.try_lock(lock_name(sack_name(1, SACKS))):
+        worker.run_round()
+    woken_by.append({1})
+    worker.rest(0.5)
+    assert 3500 < pauses.pop() <= metricd.GREEDY_DELAY_S
+
+
+def test_driver_that_fails_to_wake(engine, worker, woken_by, monkeypatch):
+    """The next look comes when it would have come, and finds out."""
+    pauses = []
+    monkeypatch.setattr(worker._stop, "wait", lambda seconds: pauses.append(seconds))
+    woken_by.append(BackendUnavailable("redis: away"))
+    worker.rest(0.5)
+    assert 2 == len(pauses)
+    assert set() == worker._woken
+    worker._next_look = 0.0
+    worker._conf.metricd.metric_processing_delay = 0.0
+    post(engine)
+    worker.run_round()
+    assert [] == list_waiting(engine)
+
+
+def test_worker_is_woken_by_redis(engine, worker, empty_redis, monkeypatch):  # noqa: F811
+    """What is posted while it waits is aggregated, although the next look is an hour away."""
+    monkeypatch.setattr(metricd, "GREEDY_DELAY_S", 3600.0)
+    worker._conf.metricd.greedy = True
+    worker._conf.metricd.metric_processing_delay = 3600.0
+    # It waits for no longer than half of that at once, so that it ends.
+    engine.incoming = worker._backends.incoming = RedisDriver(f"{empty_redis}?socket_timeout=1", SACKS)
+    runner = threading.Thread(target=worker.run)
+    runner.start()
+    try:
+        for minutes in range(1, 4):
+            post(engine, minutes)
+            deadline = time.monotonic() + DEADLINE_S
+            while list_waiting(engine):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            for metric in METRICS:
+                assert minutes == len(engine.read(metric, "sum")[60.0])
+    finally:
+        worker.stop()
+        runner.join(DEADLINE_S)
+    assert not runner.is_alive()
