@@ -11,10 +11,12 @@ from gnocchi.incoming import redis_streams
 from gnocchi.incoming.batch import concat_batches
 from gnocchi.incoming.file import FileDriver
 from gnocchi.incoming.journal_index import JournalIndex
+from gnocchi.incoming.keyed import KeyedDriver
 from gnocchi.incoming.memory import MemoryDriver
 from gnocchi.incoming.redis import RedisDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
+from gnocchi.tests.keyed import MemoryStore
 
 SACKS = 4
 EMPTY = {sack: {} for sack in range(SACKS)}
@@ -34,6 +36,7 @@ class IncomingDriverContract:
         assert (0, 0, None) == driver.report_backlog(EMPTY, details=False)
         assert (0, 0, {}) == driver.report_backlog(EMPTY, details=True)
         driver.acknowledge(EMPTY)
+        driver.check()
 
     def test_upgrade_again(self, driver):
         """Upgrading loses nothing that waits."""
@@ -348,3 +351,21 @@ class TestFileDriverWithLongBacklog(TestFileDriverReadElsewhere):
         yield reader
         reader.close()
         writer.close()
+
+
+class TestKeyedDriver(IncomingDriverContract):
+
+    @pytest.fixture
+    def driver(self, tmp_path):
+        return KeyedDriver(MemoryStore(), SACKS)
+
+
+class TestKeyedDriverReadElsewhere(IncomingDriverContract):
+    """One process writes, another one reads, as in production."""
+
+    @pytest.fixture
+    def driver(self, tmp_path):
+        store = MemoryStore()
+        reader, writer = KeyedDriver(store, SACKS), KeyedDriver(store, SACKS)
+        reader.write_measures = writer.write_measures
+        return reader
