@@ -54,6 +54,11 @@ class Pool:
     ------
     InvalidConfiguration
         The configuration file of Ceph cannot be read, or the timeout is no number.
+
+    Attributes
+    ----------
+    timeout_s : int
+        No request takes longer; 0 is for ever.
     """
 
     def __init__(self, namespace: str, pool: str, username: str | None, secret: str | None, keyring: str | None,
@@ -62,6 +67,7 @@ class Pool:
         self._pool = pool
         self._arguments = (username, secret, keyring, timeout, conffile)
         self._cluster = make_cluster(*self._arguments)
+        self.timeout_s = int(timeout)
         self._context: Any = None
         self._lock = threading.Lock()
         self._failures = 0
@@ -107,6 +113,13 @@ class Pool:
         """Remove entries from the maps of some objects, those that are there."""
         self._change(maps.items(), lambda context, operation, keys: context.remove_omap_keys(operation, tuple(keys)),
                      may_be_missing=True)
+
+    def replace_entries(self, name: str, removed: Sequence[str], entries: Mapping[str, bytes]) -> None:
+        """Remove entries from an object's map and set others, all or nothing."""
+        with self._using("write") as context, rados.WriteOpCtx() as operation:
+            context.remove_omap_keys(operation, tuple(removed))
+            context.set_omap(operation, tuple(entries), tuple(entries.values()))
+            context.operate_write_op(operation, name)
 
     def _change(self, changes: Iterable[tuple[str, Sequence[Any]]], add: Callable[[Any, Any, Any], None], *,
                 may_be_missing: bool = False) -> None:

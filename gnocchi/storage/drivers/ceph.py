@@ -3,17 +3,15 @@
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 
-from gnocchi.common.ceph import NamedRange, Pool
+from gnocchi.common.ceph import Pool
 from gnocchi.common.ceph_options import OPTS
+from gnocchi.common.ceph_pieces import PIECE_BYTES, PartOf, Pieces
 from gnocchi.exceptions import ObjectNotFound
 from gnocchi.storage.drivers import ByteRange, StorageDriver
 
 __all__ = ["OPTS", "CephDriver"]
 
 NAMESPACE = "gnocchi-storage"
-
-#: Where larger objects are cut: OSDs refuse writes above 90 MB and objects above 128 MB, and like smaller ones.
-PIECE_BYTES = 16 << 20
 
 #: Map whose keys are all directories that ever held an object.  A directory ends in "/", or is "".
 DIRECTORIES = "directories"
@@ -31,8 +29,7 @@ class CephDriver(StorageDriver):
 
         directories            map {"/" and directory: ""}
         index/<directory>      map {rest of the key: number of pieces, as text}
-        object/<key>           first piece
-        object/<key>#<n>       piece n = 1, 2, ...; written before the first one and removed after it
+        object/<key>           the object (see ceph_pieces)
 
     Parameters
     ----------
@@ -47,7 +44,7 @@ class CephDriver(StorageDriver):
     def __init__(self, pool: str, username: str | None, secret: str | None, keyring: str | None, timeout: str,
                  conffile: str, piece_bytes: int = PIECE_BYTES) -> None:
         self._pool = Pool(NAMESPACE, pool, username, secret, keyring, timeout, conffile)
-        self._piece_bytes = piece_bytes
+        self._pieces = Pieces(self._pool, piece_bytes)
         self._known: set[str] = set()
 
     def upgrade(self) -> None:
@@ -57,68 +54,42 @@ class CephDriver(StorageDriver):
         self.put_many([(key, data)])
 
     def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        pieces = {key: max(1, -(-len(data) // self._piece_bytes)) for key, data in objects}
         entries: dict[str, dict[str, bytes]] = collections.defaultdict(dict)
-        for key, count in pieces.items():
+        for key, data in objects:
             directory, rest = _split(key)
-            entries[directory][rest] = b"%d" % count
+            entries[directory][rest] = b"%d" % self._pieces.count(len(data))
         new = set(entries) - self._known
         if new:
             self._pool.set_entries({DIRECTORIES: dict.fromkeys((MARK + directory for directory in new), b"")})
             self._known |= new
         self._pool.set_entries({_index_name(directory): values for directory, values in entries.items()})
-        size = self._piece_bytes
-        self._pool.write((_object_name(key, number), data[number * size:(number + 1) * size])
-                         for key, data in objects for number in range(1, pieces[key]))
-        self._pool.write((_object_name(key), data if pieces[key] == 1 else data[:size]) for key, data in objects)
+        self._pieces.write([(_object_name(key), data) for key, data in objects])
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         return self.get_many([ByteRange(key, start, stop)])[0]
 
     def get_many(self, ranges: Sequence[ByteRange]) -> list[bytes]:
-        parts = [list(self._cut(*byte_range)) for byte_range in ranges]
-        found = self._pool.read([part for several in parts for part in several])
         results = []
-        doubtful = []
-        end = 0
-        for (key, _, _), several in zip(ranges, parts, strict=True):
-            first, end = end, end + len(several)
-            missing = {part.name for number, part in enumerate(several, first) if number not in found}
-            if _object_name(key) in missing:
-                raise ObjectNotFound(key)
-            if missing or not several:
-                doubtful.append(key)
-            results.append(found[first] if not missing and end - first == 1
-                           else b"".join([found.get(number, b"") for number in range(first, end)]))
-        # A later piece that is missing is behind the end of the object, if the object is still there now: the first
-        # piece is removed before the others are.
-        there = self._pool.read([NamedRange(_object_name(key), 0, 1) for key in doubtful]) if doubtful else {}
-        for number, key in enumerate(doubtful):
-            if number not in there:
-                raise ObjectNotFound(key)
+        parts = [PartOf(_object_name(key), start, self._find_stop(key) if stop is None else stop)
+                 for key, start, stop in ranges]
+        for byte_range, data in zip(ranges, self._pieces.read(parts), strict=True):
+            if data is None:
+                raise ObjectNotFound(byte_range.key)
+            results.append(data)
         return results
 
-    def _cut(self, key: str, start: int, stop: int | None) -> Iterator[NamedRange]:
-        """Yield the parts of the pieces that make a range."""
-        size = self._piece_bytes
-        if stop is None:
-            directory, rest = _split(key)
-            stop = size * int(self._pool.read_entries(_index_name(directory), [rest]).get(rest, b"0"))
-        for number in range(start // size, -(-stop // size)):
-            begin = max(start - number * size, 0)
-            length = min(stop - number * size, size) - begin
-            if length > 0:
-                yield NamedRange(_object_name(key, number), begin, length)
+    def _find_stop(self, key: str) -> int:
+        """Return a number of bytes that an object does not exceed."""
+        directory, rest = _split(key)
+        return int(self._pool.read_entries(_index_name(directory), [rest]).get(rest, b"0")) * self._pieces.piece_bytes
 
     def delete_many(self, keys: Iterable[str]) -> None:
         entries: dict[str, list[str]] = collections.defaultdict(list)
         for key in keys:
             directory, rest = _split(key)
             entries[directory].append(rest)
-        pieces = {directory + rest: int(count) for directory, names in entries.items()
-                  for rest, count in self._pool.read_entries(_index_name(directory), names).items()}
-        self._pool.remove(_object_name(key) for key in pieces)
-        self._pool.remove(_object_name(key, number) for key, count in pieces.items() for number in range(1, count))
+        self._pieces.remove({_object_name(directory + rest): int(count) for directory, names in entries.items()
+                             for rest, count in self._pool.read_entries(_index_name(directory), names).items()})
         self._pool.remove_entries({_index_name(directory): names for directory, names in entries.items()})
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -147,5 +118,5 @@ def _index_name(directory: str) -> str:
     return f"index/{directory}"
 
 
-def _object_name(key: str, number: int = 0) -> str:
-    return f"object/{key}#{number}" if number else f"object/{key}"
+def _object_name(key: str) -> str:
+    return f"object/{key}"
