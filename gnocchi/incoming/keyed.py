@@ -93,8 +93,8 @@ class KeyedDriver(IncomingDriver):
         if len(batch.metric_ids):
             self._writer.write(batch)
 
-    def get_position(self) -> None:
-        return None
+    def get_position(self) -> object | None:
+        return self._store.get_position()
 
     def check(self) -> None:
         # Behind all groups there is nothing; where nothing can be listed, nothing can be read.

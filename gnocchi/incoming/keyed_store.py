@@ -55,6 +55,10 @@ class KeyedStore(abc.ABC):
     def delete_many(self, keys: Iterable[str]) -> None:
         """Delete objects; those that do not exist are no error."""
 
+    def get_position(self) -> object | None:
+        """Return a cheap value that changes whenever something was stored; None where that cannot be told."""
+        return None
+
     def close(self) -> None:
         """Give back connections."""
         return

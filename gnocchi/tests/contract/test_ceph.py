@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, ObjectNotFound
+from gnocchi.incoming.keyed_store import KeyRange
 from gnocchi.storage.drivers import ByteRange
 from gnocchi.tests.ceph import need_rados, serve_ceph
 
@@ -263,3 +264,62 @@ def test_no_space_left(driver, cephx):
             break
         except BackendUnavailable as e:
             assert "No space left" in str(e)
+
+
+@pytest.fixture
+def make_store(user):
+    """Return a function that makes stores of groups."""
+    need_rados()
+    from gnocchi.common.ceph import Pool
+    from gnocchi.incoming.ceph import NAMESPACE, CephStore
+    pool = Pool(NAMESPACE, **user)
+    yield lambda **arguments: CephStore(pool, **arguments)
+    store = CephStore(pool, abandoned_s=0)
+    store.delete_many(list(store.list("", "")))
+    assert {"index"} >= {found.key for found in pool._connect().list_objects()}
+    pool.close()
+
+
+def test_groups(make_store):
+    """Groups in pieces or not: each is listed in order, read by range, and gone when it is deleted."""
+    store = make_store(piece_bytes=10)
+    store.upgrade()
+    groups = {f"group/{number:04}": bytes(range(number)) for number in range(30)}
+    for key in sorted(groups, reverse=True):
+        store.put(key, groups[key])
+    assert sorted(groups) == list(store.list("group/", ""))
+    assert sorted(groups)[11:] == list(store.list("group/", "group/0010"))
+    assert [] == list(store.list("damaged/", ""))
+    ranges = [KeyRange(key, start, start + 7) for key in (*groups, "group/none") for start in (0, 5, 9, 15, 40)]
+    assert [groups[key][start:stop] if key in groups else None for key, start, stop in ranges] == store.get_many(ranges)
+    store.delete_many(["group/0025", "group/0003", "group/none"])
+    assert [None, None, groups["group/0024"]] == store.get_many(
+        [KeyRange(f"group/{number}", 0, 30) for number in ("0025", "0003", "0024")])
+    assert sorted(groups.keys() - {"group/0025", "group/0003"}) == list(store.list("", ""))
+
+
+@pytest.mark.parametrize("method", ["set_entries", "write", "replace_entries"])
+def test_unfinished_group(make_store, monkeypatch, method):
+    """It is not listed; it may be stored again, or goes some time after it was seen."""
+    store = make_store(piece_bytes=10)
+    store.upgrade()
+
+    def fail(*arguments):
+        raise BackendUnavailable("ceph: cannot")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._pool, method, fail)
+        for key in ("group/1", "group/2"):
+            with pytest.raises(BackendUnavailable):
+                store.put(key, b"x" * 25)
+    assert [] == list(store.list("", ""))
+    store.put("group/1", b"x" * 25)
+    assert b"group/1" == store.get_position()
+    patient = make_store(piece_bytes=10)
+    patient._swept_at = float("-inf")
+    patient.delete_many([])
+    assert {"set_entries": set(), "write": {"group/2"}, "replace_entries": {"group/2"}}[method] == set(patient._seen)
+    make_store(piece_bytes=10, abandoned_s=0).delete_many([])
+    assert ["group/1"] == list(store.list("", ""))
+    names = {found.key for found in store._pool._connect().list_objects()}
+    assert {"index", "object/group/1", "object/group/1#1", "object/group/1#2"} == names

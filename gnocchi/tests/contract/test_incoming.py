@@ -15,6 +15,7 @@ from gnocchi.incoming.keyed import KeyedDriver
 from gnocchi.incoming.memory import MemoryDriver
 from gnocchi.incoming.redis import RedisDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
+from gnocchi.tests.ceph import need_rados
 from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 from gnocchi.tests.keyed import MemoryStore
 
@@ -369,3 +370,20 @@ class TestKeyedDriverReadElsewhere(IncomingDriverContract):
         reader, writer = KeyedDriver(store, SACKS), KeyedDriver(store, SACKS)
         reader.write_measures = writer.write_measures
         return reader
+
+
+class TestCephDriver(IncomingDriverContract):
+    """One process writes, another one reads, as in production."""
+
+    @pytest.fixture
+    def driver(self, ceph, ceph_pool):
+        need_rados()
+        from gnocchi.incoming.ceph import CephDriver
+        reader, writer = (CephDriver(ceph_pool, "", "", "", "30", str(ceph.client_config), SACKS) for _ in range(2))
+        writer.upgrade()
+        reader.write_measures = writer.write_measures
+        yield reader
+        store = reader._store
+        store.delete_many(list(store.list("", "")))
+        reader.close()
+        writer.close()
