@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import inspect
 import os
 import threading
 import time
@@ -125,10 +126,18 @@ def read_life_spans(conf: cfg.ConfigOpts) -> LifeSpans:
     return LifeSpans(conf.metricd.metric_inactive_after, conf.metricd.resource_cleanup_after)
 
 
+def _arguments(conf: cfg.ConfigOpts, driver: type, name: str, section: cfg.ConfigOpts.GroupAttr) -> dict[str, Any]:
+    """Return a driver's keyword arguments; those that make many calls at once take `parallel_operations`."""
+    arguments = driver_arguments(driver, name, section)
+    if "parallel_operations" in inspect.signature(driver).parameters:
+        arguments["parallel_operations"] = conf.parallel_operations or len(os.sched_getaffinity(0))
+    return arguments
+
+
 def open_storage(conf: cfg.ConfigOpts) -> StorageDriver:
     """Return the storage driver of [storage].  Raises InvalidConfiguration, BackendUnavailable."""
     driver = load_driver("gnocchi.storage", conf.storage.driver)
-    return driver(**driver_arguments(driver, conf.storage.driver, conf.storage))
+    return driver(**_arguments(conf, driver, conf.storage.driver, conf.storage))
 
 
 def get_coordination_url(conf: cfg.ConfigOpts) -> str:
@@ -163,7 +172,7 @@ def open_indexer(conf: cfg.ConfigOpts, **limits: Any) -> Indexer:
 def open_incoming(conf: cfg.ConfigOpts, sacks: int) -> IncomingDriver:
     """Return the incoming driver of [incoming].  Raises InvalidConfiguration, BackendUnavailable."""
     driver = load_driver("gnocchi.incoming", conf.incoming.driver)
-    return driver(sacks=sacks, **driver_arguments(driver, conf.incoming.driver, conf.incoming))
+    return driver(sacks=sacks, **_arguments(conf, driver, conf.incoming.driver, conf.incoming))
 
 
 def preload(conf: cfg.ConfigOpts) -> None:

@@ -12,9 +12,10 @@ from gnocchi.tests.databases import (
     mariadb_server,
     postgresql_server,
 )
+from gnocchi.tests.swift import swift
 
 __all__ = ["_sqlite_template", "ceph", "ceph_pool", "database", "database_url", "empty_database_url", "gateway",
-           "indexer", "mariadb_server", "postgresql_server"]
+           "indexer", "mariadb_server", "postgresql_server", "swift"]
 
 # No test is about time: the machine may be doing other things.
 hypothesis.settings.register_profile("gnocchi", deadline=None)

@@ -14,6 +14,7 @@ from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.keyed import KeyedDriver
 from gnocchi.incoming.memory import MemoryDriver
 from gnocchi.incoming.redis import RedisDriver
+from gnocchi.incoming.swift import SwiftDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 from gnocchi.tests.ceph import need_rados
 from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
@@ -387,3 +388,19 @@ class TestCephDriver(IncomingDriverContract):
         store.delete_many(list(store.list("", "")))
         reader.close()
         writer.close()
+
+
+def empty(driver):
+    """Delete all groups of a driver that keeps them, and close it."""
+    driver._store.delete_many(list(driver._store.list("", "")))
+    driver.close()
+
+
+class TestSwiftDriver(IncomingDriverContract):
+
+    @pytest.fixture
+    def driver(self, swift):
+        driver = SwiftDriver(SACKS, "contract", True, 4, **swift.arguments)
+        driver.upgrade()
+        yield driver
+        empty(driver)

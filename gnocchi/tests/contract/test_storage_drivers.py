@@ -11,7 +11,8 @@ from gnocchi.storage.drivers import ByteRange, parse_offset
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.drivers.redis import RedisDriver
-from gnocchi.tests.ceph import need_rados
+from gnocchi.storage.drivers.swift import SwiftDriver
+from gnocchi.tests.ceph import SWIFT_KEY, SWIFT_USER, need_rados
 from gnocchi.tests.coordination import redis_server  # noqa: F401
 
 
@@ -247,3 +248,25 @@ class TestCephDriver(StorageDriverContract):
         assert keys | {"sack/8-1/base-1"} == set(driver.list("sack/"))
         driver.delete_many(keys)
         assert ["sack", "sack/8-1/base-1"] == sorted(driver.list(""))
+
+
+class TestSwiftDriver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self, swift):
+        driver = SwiftDriver("contract", 4, **swift.arguments)
+        driver.upgrade()
+        yield driver
+        driver.delete_many(list(driver.list("")))
+        driver.close()
+
+
+class TestSwiftDriverOnCeph(StorageDriverContract):
+    """The gateway of Ceph speaks Swift, too."""
+
+    @pytest.fixture
+    def driver(self, gateway):
+        driver = SwiftDriver("contract", 4, authurl=gateway.swift_url, user=SWIFT_USER, key=SWIFT_KEY)
+        driver.upgrade()
+        yield driver
+        driver.delete_many(list(driver.list("")))
+        driver.close()

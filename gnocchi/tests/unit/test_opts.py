@@ -55,9 +55,29 @@ CONTRACT = [
     ("storage", "ceph_keyring", None, None),
     ("storage", "ceph_timeout", "30", None),
     ("storage", "ceph_conffile", "/etc/ceph/ceph.conf", None),
+    ("storage", "swift_auth_version", "1", None),
+    ("storage", "swift_auth_insecure", False, None),
+    ("storage", "swift_url", None, None),
+    ("storage", "swift_authurl", "http://localhost:8080/auth/v1.0", None),
+    ("storage", "swift_preauthtoken", None, None),
+    ("storage", "swift_cacert", None, None),
+    ("storage", "swift_region", None, None),
+    ("storage", "swift_user", "admin:admin", None),
+    ("storage", "swift_user_domain_name", "Default", None),
+    ("storage", "swift_key", "admin", None),
+    ("storage", "swift_project_name", None, "storage.swift_tenant_name"),
+    ("storage", "swift_project_domain_name", "Default", None),
+    ("storage", "swift_container_prefix", "gnocchi", None),
+    ("storage", "swift_container_prefix_all", False, None),
+    ("storage", "swift_storage_policy", None, None),
+    ("storage", "swift_endpoint_type", "publicURL", None),
+    ("storage", "swift_service_type", "object-store", None),
+    ("storage", "swift_timeout", 300, None),
     ("incoming", "driver", "file", None),
     ("incoming", "ceph_pool", "gnocchi", None),
     ("incoming", "ceph_timeout", "30", None),
+    ("incoming", "swift_container_prefix", "gnocchi", None),
+    ("incoming", "swift_project_name", "", "incoming.swift_tenant_name"),
     ("incoming", "file_basepath", "/var/lib/gnocchi", None),
     ("incoming", "file_subdir_len", 2, None),
     ("database", "max_pool_size", 5, None),
@@ -69,7 +89,7 @@ CONTRACT = [
 #: Another value of each option that once had another name.
 OLD_VALUES = {"coordination_url": "file:///x", "parallel_operations": "3", "metric_processing_delay": "7",
               "metric_reporting_delay": "8", "metric_cleanup_delay": "9", "operation_timeout": "11",
-              "enable_proxy_headers_parsing": "true"}
+              "swift_project_name": "project", "enable_proxy_headers_parsing": "true"}
 
 
 def load(tmp_path: pathlib.Path, text: str = "", *argv: str) -> cfg.ConfigOpts:

@@ -1,0 +1,299 @@
+"""Containers of Swift, whose clients are for one thread each."""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import requests
+from swiftclient import client
+from swiftclient.exceptions import ClientException
+
+from gnocchi.common.parallel import Threads
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, ObjectNotFound
+
+#: Longest waits for a connection and for an answer; seconds.  Proxies give up on their servers after 10.
+CONNECT_TIMEOUT_S = 5.0
+TIMEOUT_S_MAX = 30.0
+
+#: Tries of a call that was refused, or lost its connection; not of one that was not answered in time.
+ATTEMPTS = 2
+
+#: Objects listed or deleted by one call; the most that a default Swift allows are 10,000.
+KEYS_LISTED = 10_000
+KEYS_DELETED = 1000
+
+#: Connections that are kept for the next use.
+CONNECTIONS_KEPT = 64
+
+_ERRNO = re.compile(r"\[Errno (-?\d+)\]")
+_GONE = 404
+_NOT_SATISFIABLE = 416
+
+
+class ObjectRange(NamedTuple):
+    """Bytes `start` to `stop` (exclusive) of an object; `stop` None means the end."""
+
+    key: str
+    start: int
+    stop: int | None
+
+
+class _Connection(client.Connection):
+    """A client that tries once, and does not wait for a connection as long as for an answer."""
+
+    def __init__(self, timeouts: tuple[float, float], **options: Any) -> None:
+        # What asks Keystone takes one number only.
+        super().__init__(retries=0, starting_backoff=0, timeout=timeouts[1], **options)
+        self._timeouts = timeouts
+        if self.auth_version in client.AUTH_VERSIONS_V1:
+            self.timeout = timeouts
+
+    def http_connection(self, url: str | None = None) -> Any:
+        parsed, connection = super().http_connection(url)
+        connection.requests_args["timeout"] = self._timeouts
+        return parsed, connection
+
+    def put_bytes(self, container: str, key: str, data: bytes) -> str:
+        """Store an object; unlike `put_object` it can do so once more when the token has expired."""
+        return self._retry(None, client.put_object, container, key, data, content_length=len(data),
+                           content_type="application/octet-stream")
+
+
+class Container:
+    """One container.  Safe to use from many threads; connects at its first use.
+
+    Parameters
+    ----------
+    name : str
+    parallel_operations : int
+        Calls made at once by those methods that make many.
+    auth_version, auth_insecure, url, ...
+        As the options `swift_*`.
+
+    All methods raise BackendUnavailable, whose text tells neither password nor token.
+    """
+
+    def __init__(self, name: str, *, parallel_operations: int = 1, auth_version: str = "1",
+                 auth_insecure: bool = False, url: str | None = None, authurl: str, preauthtoken: str | None = None,
+                 cacert: str | None = None, region: str | None = None, user: str, user_domain_name: str = "Default",
+                 key: str, project_name: str | None = None, project_domain_name: str = "Default",
+                 storage_policy: str | None = None, endpoint_type: str = "publicURL",
+                 service_type: str = "object-store", timeout: float = TIMEOUT_S_MAX) -> None:
+        if preauthtoken and not url:
+            raise InvalidConfiguration("swift_preauthtoken needs swift_url")
+        self.name = name
+        self._policy = storage_policy
+        wait_s = min(timeout or TIMEOUT_S_MAX, TIMEOUT_S_MAX)
+        names = {"endpoint_type": endpoint_type, "service_type": service_type, "region_name": region,
+                 "user_domain_name": user_domain_name, "project_domain_name": project_domain_name,
+                 "object_storage_url": url}
+        self._options: dict[str, Any] = {
+            "timeouts": (min(CONNECT_TIMEOUT_S, wait_s), wait_s), "authurl": authurl, "user": user, "key": key,
+            "auth_version": auth_version, "insecure": auth_insecure, "cacert": cacert or None,
+            "tenant_name": project_name or None, "preauthtoken": preauthtoken or None,
+            "os_options": {name: value for name, value in names.items() if value}}
+        self._threads = Threads(parallel_operations, "swift")
+        self._idle: list[_Connection] = []
+        #: Of the account, and the last token that was given.
+        self._token: tuple[str, str] | None = None
+        #: Whether the middleware is there that deletes many objects with one call; not known at first.
+        self._bulk = True
+
+    # Calls
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[_Connection]:
+        """Give a connection of one's own; it is kept unless something went wrong."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _Connection(**self._options)
+        if self._token is not None and not connection.token:
+            connection.url, connection.token = self._token
+        try:
+            yield connection
+        except ClientException as e:
+            if e.http_status not in (_GONE, _NOT_SATISFIABLE):
+                connection.close()
+                raise
+            self._keep(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+
+    def _keep(self, connection: _Connection) -> None:
+        if connection.url and connection.token:
+            self._token = connection.url, connection.token
+        if len(self._idle) < CONNECTIONS_KEPT:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _call(self, action: str, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of a connection; return what it returns, None where something is not there.
+
+        Raises BackendUnavailable; ClientException where a range begins behind the end of an object.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._connected() as connection:
+                    return getattr(connection, name)(*arguments, **options)
+            except ClientException as e:
+                if e.http_status == _GONE:
+                    return None
+                if e.http_status == _NOT_SATISFIABLE:
+                    raise
+                if e.http_status == 401:
+                    self._token = None
+                if attempt == ATTEMPTS or not _may_pass(e):
+                    raise BackendUnavailable(f"swift: cannot {action}: {_explain(e)}") from e
+            except (requests.RequestException, OSError) as e:
+                if attempt == ATTEMPTS or isinstance(e, requests.Timeout):
+                    raise BackendUnavailable(f"swift: cannot {action}: {_explain(e)}") from e
+            except ImportError as e:
+                raise BackendUnavailable(f"swift: cannot {action}: {e}") from e
+        raise AssertionError("BUG: no attempt was made")
+
+    # Objects
+
+    def create(self) -> None:
+        """Create the container unless it is there."""
+        if self.exists():
+            return      # with whatever policy: that cannot be changed
+        headers = {"X-Storage-Policy": self._policy} if self._policy else {}
+        self._call(f"create container {self.name}", "put_container", self.name, headers=headers)
+
+    def exists(self) -> bool:
+        return self._call(f"look for container {self.name}", "head_container", self.name) is not None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object; on return most of its replicas are on disks."""
+        if self._call(f"write {key}", "put_bytes", self.name, key, data) is None:
+            raise self._no_container(f"write {key}")
+
+    def get(self, key: str, start: int = 0, stop: int | None = None, *, newest: bool = False) -> bytes | None:
+        """Return bytes of an object, or None when there is none.
+
+        newest : look at all replicas, of which one may not know yet that the object was deleted
+        """
+        headers = {"X-Newest": "true"} if newest else {}
+        if stop is not None and stop <= start:
+            found = self._call(f"read {key}", "head_object", self.name, key, headers=headers)
+            return None if found is None else b""
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        try:
+            found = self._call(f"read {key}", "get_object", self.name, key, headers=headers)
+        except ClientException:
+            return b""      # it ends before
+        if found is None:
+            return None
+        answer, data = found
+        if int(answer.get("content-length", len(data))) != len(data):
+            raise BackendUnavailable(f"swift: cannot read {key}: the answer was cut off")
+        return data
+
+    def get_many(self, ranges: Sequence[ObjectRange], *, newest: bool = False) -> list[bytes | None]:
+        """Return what `get` does, for each range."""
+        return self._threads.map(lambda item: self.get(*item, newest=newest), ranges)
+
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        self._threads.map(lambda item: self.put(*item), objects)
+
+    def make_missing(self, key: str) -> ObjectNotFound:
+        """Return the error that tells of a missing object, unless it is the container that is missing."""
+        if not self.exists():
+            raise self._no_container(f"read {key}")
+        return ObjectNotFound(key)
+
+    def _no_container(self, action: str) -> BackendUnavailable:
+        return BackendUnavailable(f"swift: cannot {action}: there is no container {self.name}; "
+                                  "gnocchi-upgrade has to be run")
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the keys that begin with a prefix and are greater than `after`, ascending."""
+        while True:
+            action = f"list {self.name}/{prefix}"
+            found = self._call(action, "get_container", self.name, prefix=prefix, marker=after, limit=KEYS_LISTED)
+            if found is None:
+                raise self._no_container(action)
+            keys = [row["name"] for row in found[1]]
+            yield from keys
+            if not keys:
+                return
+            after = keys[-1]
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+        parts = [keys[first:first + KEYS_DELETED] for first in range(0, len(keys), KEYS_DELETED)]
+        self._threads.map(self._delete_part, parts)
+
+    def _delete_part(self, keys: Sequence[str]) -> None:
+        if len(keys) > 1 and self._bulk:
+            self._bulk = self._delete_at_once(keys)
+        if len(keys) == 1 or not self._bulk:
+            for key in keys:
+                self._call(f"delete {key}", "delete_object", self.name, key)
+
+    def _delete_at_once(self, keys: Sequence[str]) -> bool:
+        """Delete objects by one call, and return whether there is such a call."""
+        lines = "".join(f"{urllib.parse.quote(f'{self.name}/{key}')}\n" for key in keys)
+        action = f"delete {len(keys)} objects"
+        refused = ""
+        for _attempt in range(ATTEMPTS):
+            try:
+                _, body = self._call(action, "post_account", {"Content-Type": "text/plain",
+                                                              "Accept": "application/json"},
+                                     query_string="bulk-delete", data=lines.encode()) or ({}, b"")
+            except BackendUnavailable as e:
+                if isinstance(e.__cause__, ClientException) and 400 <= (e.__cause__.http_status or 0) < 500:
+                    return False    # there is none, or not for us
+                raise
+            try:
+                report = json.loads(body)
+                refused = " ".join([report["Response Status"], *sorted({status for _, status in report["Errors"]})])
+            except (ValueError, KeyError, TypeError):
+                return False    # An account takes this call for another one where the middleware is not.
+            if refused in ("200 OK", "404 Not Found"):
+                return True
+            if "401" in refused:    # It answers 200 all the same, so the client does not see that the token expired.
+                self._drop_tokens()
+        raise BackendUnavailable(f"swift: cannot {action}: {refused}")
+
+    def _drop_tokens(self) -> None:
+        self._token = None
+        for connection in list(self._idle):
+            connection.token = None
+
+    def close(self) -> None:
+        self._threads.close()
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _may_pass(error: ClientException) -> bool:
+    """Return whether another try may have another answer."""
+    return error.http_status in (408, 429, 498, 499) or 500 <= (error.http_status or 0) < 600
+
+
+def _explain(error: Exception) -> str:
+    """Say what went wrong, in words that hold no URL, for that may hold a password."""
+    if isinstance(error, ClientException):
+        if error.http_status is None:
+            return "authentication failed" if "Auth" in str(error) else "no such account, endpoint or service"
+        return f"{error.http_status} {error.http_reason or ''}".strip()
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS failed: the certificate is not trusted, or the server has none"
+    number = _ERRNO.search(str(error))
+    if number is not None and int(number[1]) in errno.errorcode:
+        return os.strerror(int(number[1]))
+    return "the connection failed"
