@@ -26,6 +26,7 @@ from gnocchi.archive_policy import ArchivePolicy, complete_item
 from gnocchi.backends import Backends
 from gnocchi.carbonara.series import SeriesBatch, cumulate
 from gnocchi.carbonara.window import WindowPolicy
+from gnocchi.common import allocators
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.indexer import MetricDefinition, migration
 from gnocchi.metricd import Processor
@@ -152,7 +153,7 @@ class Engine:
                         lambda connection, _: connection.set_trace_callback(self._count))
         _ = backends.incoming, backends.coordinator
         gc.collect()
-        gc.freeze()     # as metricd does before it forks
+        allocators.collect_seldom()     # as metricd does before it forks
 
     def _count(self, statement):
         self.statements += 1

@@ -8,7 +8,6 @@ Workers open their back ends themselves, after the fork, and go on trying while 
 """
 
 import contextlib
-import gc
 import logging
 import os
 import random
@@ -460,7 +459,7 @@ class Master(cotyledon.ServiceManager):
 
     def run(self) -> None:
         # What exists now is shared by all children until somebody writes to it; the collector would.
-        gc.freeze()
+        allocators.collect_seldom()
         super().run()
 
 

@@ -68,9 +68,6 @@ RESPAWN_PAUSE_S = 1.0
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
 
-#: New objects after which garbage is looked for among them (a few MB), and how many such times make an older one.
-GC_THRESHOLDS = (20_000, 20, 50)
-
 PR_SET_PDEATHSIG = 1
 
 CLI_OPTS = [
@@ -194,10 +191,7 @@ class Loader:
         end_with_master()
         started = time.monotonic()
         application = self.application or self._load()
-        # What is there now stays.  A request leaves next to no garbage that only the collector finds, and looking for
-        # it every few requests, as by default, takes a sixth of their time.
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        allocators.collect_seldom()
         threading.Thread(target=tell_ready, args=(self._host, self._port, started), name="ready", daemon=True).start()
         # Which logs what is away.
         threading.Thread(target=application.services.health.check, name="first health check", daemon=True).start()

@@ -41,6 +41,7 @@ def metricd() -> int:
 
 def process_some(conf: cfg.ConfigOpts, metrics: int) -> int:
     """Work in this very process until enough metrics are done or a signal ends it."""
+    allocators.collect_seldom()
     worker = daemon.Processor(0, conf, metrics_max=metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

@@ -29,7 +29,7 @@ from gnocchi.incoming.journal_slices import (
     read_slices,
 )
 from gnocchi.incoming.journal_writer import JOURNAL_AGE_S_MAX, JOURNAL_BYTES_MAX, JournalWriter, sync_directory
-from gnocchi.incoming.slice_table import TABLE_SUFFIX, is_shared
+from gnocchi.incoming.slice_table import TABLE_SUFFIX, concat_entries, is_shared
 
 LOG = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ class FileDriver(IncomingDriver):
         parts, owner_arrays = [], []
         for name, index in indexes:
             if unread[name]:
-                entries = numpy.concatenate(unread[name])
+                entries = concat_entries(unread[name])
                 self._newest_seen = max(self._newest_seen, int(entries["stamp"].max()))
                 order = numpy.argsort(entries["start"], kind="stable")
                 entries = entries[order]
@@ -471,7 +471,7 @@ def _id_ranges(index: JournalIndex, unread: list[tuple[int, numpy.ndarray]], sac
     if not unread:
         return []
     numbers = numpy.repeat([sack for sack, _ in unread], [len(entries) for _, entries in unread])
-    entries = numpy.concatenate([entries for _, entries in unread])
+    entries = concat_entries([entries for _, entries in unread])
     starts, firsts, slice_of = numpy.unique(entries["start"], return_index=True, return_inverse=True)
     metrics = entries["stored_metrics"][firsts].astype(numpy.int64)
     wanted = slice_of * sacks + numbers if is_shared(entries).any() else None

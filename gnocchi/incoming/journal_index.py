@@ -37,6 +37,7 @@ from gnocchi.incoming.slice_table import (
     SliceTable,
     StaleTable,
     Totals,
+    concat_entries,
     load_table,
     sum_up,
     write_table,
@@ -154,7 +155,7 @@ class JournalIndex:
         entries = self._unread_in_memory(sack, offset)
         if stored is None or not len(stored):
             return entries
-        return numpy.concatenate((stored, entries)) if len(entries) else stored
+        return concat_entries((stored, entries)) if len(entries) else stored
 
     def sum_up(self, sack: int, offset: int) -> Totals | None:
         """Sum up the entries that `unread` would return; None if there are none.  Raises as `refresh` does."""
@@ -215,7 +216,7 @@ class JournalIndex:
 
     def _read_all(self, sack: int) -> numpy.ndarray:
         entries = self._sack_entries(sack)
-        return entries if self._table is None else numpy.concatenate((self._table.read(sack), entries))
+        return entries if self._table is None else concat_entries((self._table.read(sack), entries))
 
     # The table
 
@@ -272,7 +273,7 @@ class JournalIndex:
         if parts is None:
             return _NO_ENTRIES
         if len(parts) > 1:
-            parts[:] = [numpy.concatenate(parts)]
+            parts[:] = [concat_entries(parts)]
         return parts[0]
 
     # Where to stop

@@ -12,14 +12,20 @@ from gnocchi import exceptions
 from gnocchi.indexer import SackCommit
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
-from gnocchi.indexer.packs import encode_block, encode_pack, encode_parked
-from gnocchi.indexer.prepared import PreparedWrite
+from gnocchi.indexer.packs import (
+    SACKS_READ,
+    encode_block,
+    encode_pack,
+    encode_parked,
+    name_sacks,
+    prepare_of_sacks,
+)
+from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
 from gnocchi.indexer.transactions import Connections, retried
 
 T = TypeVar("T")
 
-#: Nobody else moves these sacks on before our transaction ends.  All lock them in the same order.
-LOCK_SACKS = sa.select(sack.c.number, sack.c.sequence).order_by(sack.c.number).with_for_update()
+_LOCK_SACKS = sa.select(sack.c.number, sack.c.sequence).order_by(sack.c.number).with_for_update()
 
 
 class Commits(Connections):
@@ -51,6 +57,8 @@ class Commits(Connections):
             Nothing was changed; but if the connection broke while the transaction ended, read the sacks again to
             learn whether all of it happened.
         """
+        if not commits:
+            return set()
         with self.writing() as connection:
             won = self._advance_sacks(connection, commits)
             _delete_ids(connection, block, _join(won, lambda commit: commit.blocks_removed))
@@ -68,8 +76,7 @@ class Commits(Connections):
         """Move on the sacks that are where their commit saw them, and return those commits."""
         numbers = [commit.sack for commit in commits]
         assert len(set(numbers)) == len(numbers), f"BUG: two commits of one sack in {numbers}"
-        found = {row.number: row.sequence for row in connection.execute(
-            LOCK_SACKS.where(self.in_ids(sack.c.number, "numbers")), {"numbers": numbers})}
+        found = dict(_lock_sacks(connection, numbers))
         won = [commit for commit in commits if found.get(commit.sack) == commit.sequence]
         seen = [(commit, {"seen_number": commit.sack, "seen_sequence": commit.sequence,
                           "next_sequence": commit.sequence + 1}) for commit in won]
@@ -77,6 +84,15 @@ class Commits(Connections):
         ADVANCE_SACK_AND_CHECKPOINT.execute(connection, (
             {**row, "new_checkpoint": commit.checkpoint} for commit, row in seen if commit.checkpoint is not None))
         return won
+
+
+def _lock_sacks(connection: sa.Connection, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the sequences of some sacks, (number, sequence) each, which stay what they are until our transaction ends.
+
+    All lock them in the same order.
+    """
+    statement, parameters = name_sacks(_LOCK_SACKS, sack.c.number, numbers)
+    return [(number, sequence) for number, sequence in statement.fetch_within(connection, parameters)]
 
 
 def _join(commits: Iterable[SackCommit], get: Callable[[SackCommit], Sequence[T]]) -> list[T]:
@@ -115,9 +131,10 @@ _INSERT_BLOCK = PreparedWrite(sa.insert(block))
 _INSERT_PARKED = PreparedWrite(sa.insert(parked))
 
 
-def list_commit_statements(dialect: str) -> list[PreparedWrite]:
-    """Return what nearly all commits write with."""
-    return [ADVANCE_SACK_AND_CHECKPOINT, _UPSERT_PACK[dialect], _INSERT_BLOCK, _UPSERT_GARBAGE[dialect]]
+def list_commit_statements(dialect: str) -> list[PreparedSelect | PreparedWrite]:
+    """Return what nearly all commits lock and write with."""
+    return [prepare_of_sacks(_LOCK_SACKS, sack.c.number, SACKS_READ[-1]), ADVANCE_SACK_AND_CHECKPOINT,
+            _UPSERT_PACK[dialect], _INSERT_BLOCK, _UPSERT_GARBAGE[dialect]]
 
 
 _UPSERT_PACK = _make_upserts(pack, "id", fixed=("sack", "policy_id", "bits", "low"))

@@ -412,13 +412,20 @@ class Packs(Connections):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
 
 
+def name_sacks(statement: sa.Select[Any], column: sa.ColumnElement[int],
+               numbers: Sequence[int]) -> tuple[PreparedSelect, dict[str, int]]:
+    """Return the statement for some sacks, one at least, and its parameters."""
+    count = next((sacks for sacks in SACKS_READ if sacks >= len(numbers)), len(numbers))
+    filled = [*numbers, *[numbers[0]] * (count - len(numbers))]
+    return (prepare_of_sacks(statement, column, count),
+            {f"number{place}": number for place, number in enumerate(filled)})
+
+
 def _fetch_of_sacks(connection: sa.Connection, statement: sa.Select[Any], column: sa.ColumnElement[int],
                     numbers: Sequence[int]) -> list[list[Any]]:
     """Return the rows of some sacks, one at least."""
-    count = next((sacks for sacks in SACKS_READ if sacks >= len(numbers)), len(numbers))
-    filled = [*numbers, *[numbers[0]] * (count - len(numbers))]
-    return prepare_of_sacks(statement, column, count).fetch(
-        connection, {f"number{place}": number for place, number in enumerate(filled)})
+    prepared, parameters = name_sacks(statement, column, numbers)
+    return prepared.fetch(connection, parameters)
 
 
 def _window(policy_id: uuid.UUID, start: int | None, stop: int | None) -> dict[str, Any]:

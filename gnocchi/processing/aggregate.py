@@ -19,7 +19,7 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.catalogue import Pack, SackCommit, SackContents
-from gnocchi.exceptions import CommitLost, CorruptedData
+from gnocchi.exceptions import CommitLost, CorruptedData, ObjectNotFound
 from gnocchi.incoming import Backlog, IncomingDriver
 from gnocchi.incoming.batch import concat_batches
 from gnocchi.indexer.sqlalchemy import Indexer
@@ -163,14 +163,19 @@ def _read_slices(contents: Iterable[SackContents], incoming: IncomingDriver, mea
 def _plan(shares: Iterable[Share], drafts: Mapping[int, _Draft], indexer: Indexer, store: Store) -> None:
     """Compute and encode what the packs become, and note in the drafts what is to be written, parked or refused."""
     by_policy: dict[uuid.UUID, list[tuple[Share, Posted]]] = {}
+    free = []
     for share in shares:
+        draft = drafts[share.number]
+        if share.pack.id in draft.waiting:
+            draft.put_off(share, Unprocessable(draft.waiting[share.pack.id]))
+        else:
+            free.append(share)
+    for share, found in zip(free, store.read_parts_of([share.pack for share in free]), strict=True):
         draft = drafts[share.number]
         if draft.lost is not None:
             continue
         try:
-            if share.pack.id in draft.waiting:
-                raise Unprocessable(draft.waiting[share.pack.id])
-            parts = read_parts(share.pack, indexer, store, draft.contents)
+            parts = _check_parts(found, indexer, draft.contents)
         except Unprocessable as e:
             draft.put_off(share, e)
         except CommitLost as e:
@@ -213,9 +218,18 @@ def read_parts(pack: Pack, indexer: Indexer, store: Store, contents: SackContent
 
     Raises Unprocessable when it is damaged or missing, CommitLost, BackendUnavailable.
     """
+    [found] = store.read_parts_of([pack])
+    return _check_parts(found, indexer, contents)
+
+
+def _check_parts(found: HeadParts | ObjectNotFound | CorruptedData, indexer: Indexer,
+                 contents: SackContents) -> HeadParts:
+    """Return the head that was found in a store.  Raises Unprocessable, CommitLost when it was not."""
+    if isinstance(found, HeadParts):
+        return found
     try:
         with snapshot(indexer, contents.sack):
-            return store.read_parts(pack)
+            raise found
     except CorruptedData as e:
         raise Unprocessable(str(e)) from None
 

@@ -102,8 +102,9 @@ def _encode_heads(plan: PackPlan) -> list[Heir]:
     # A delta must cost enough less than the whole head.
     if plan.keeps_base and pack.base is not None and encoded_size(delta) * DELTA_SHARE_MAX < pack.base.length:
         metrics, points = count_metrics(base, delta)
-        if not pack_rules.needs_split(pack, metrics, size_of(metrics, points)):
-            return [Heir(pack, make_head_section(KIND_DELTA, pack, delta), metrics, size_of(metrics, points))]
+        size = size_of(metrics, points)
+        if not pack_rules.needs_split(pack, metrics, size):
+            return [Heir(pack, make_head_section(KIND_DELTA, pack, delta), metrics, size)]
     whole = apply_delta(base, delta)
     if not len(whole.ids):
         return []
@@ -113,7 +114,8 @@ def _encode_heads(plan: PackPlan) -> list[Heir]:
 
 
 def _make_heir(kind: int, pack: Pack, head: Head) -> Heir:
-    return Heir(pack, make_head_section(kind, pack, head), len(head.ids), encoded_size(head))
+    section = make_head_section(kind, pack, head)
+    return Heir(pack, section, len(head.ids), len(section.data))
 
 
 def prepare_commit(objects: ObjectBatch, list_pack_blocks: Callable[[Sequence[UUID]], list[Block]],
@@ -171,7 +173,7 @@ def remember_heads(store: Store, plans: Sequence[EncodedPlan], written: Sequence
     replaced = [ref for plan in plans for ref in (plan.pack.base, plan.pack.delta)
                 if ref is not None and ref not in kept]
     # The bytes are there anyway; what they were made of may be part of something larger.
-    store.replace_heads(replaced, [(pack, section.kind == KIND_DELTA, view_head(section.data))
+    store.replace_heads(replaced, [(pack, section.kind == KIND_DELTA, view_head(section.data, pack.bits))
                                    for pack, section in written])
 
 

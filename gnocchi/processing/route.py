@@ -117,6 +117,8 @@ def list_owners(contents: SackContents, policy_id: uuid.UUID, ids: numpy.ndarray
     """
     number, sack_bits = contents.sack.number, contents.sack_bits
     stored = [pack for pack in contents.packs if pack.policy_id == policy_id]
+    if len(stored) == 1 and stored[0].bits == sack_bits:        # FAST PATH: of what follows
+        return stored
     if sum(1 << (pack_rules.BITS_MAX - max(pack.bits, sack_bits)) for pack in stored) == 1 << (
             pack_rules.BITS_MAX - sack_bits):
         return stored       # They share nothing, so together they are the whole sack.

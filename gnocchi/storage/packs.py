@@ -10,7 +10,7 @@ from gnocchi.catalogue import Pack
 from gnocchi.storage.head import Head, select_low_bits
 
 #: A pack with more metrics, or with a head of more bytes, splits in two: a head is written whole.
-METRICS_MAX = 512
+METRICS_MAX = 2048
 HEAD_BYTES_MAX = 4 << 20
 #: Low bits of an id that may tell packs apart; ids are random, so this is never reached in earnest.
 BITS_MAX = 62

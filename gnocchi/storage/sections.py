@@ -29,7 +29,10 @@ ALIGNMENT = 8
 #: What the keys of all objects begin with.
 PREFIX = "sack/"
 
-_KEY = re.compile(rf"sack/([0-9]+)-[0-9]+/[a-z]+-([0-9]+)-([0-9a-f]{{16}})(?:{OFFSET_MARK}[0-9]+)?")
+#: Sacks that have a directory together: a commit of many syncs as many fewer, which is dear.
+SACKS_PER_DIRECTORY = 16
+
+_KEY = re.compile(rf"sack/([0-9]+)-[0-9]+/[0-9]+-[a-z]+-([0-9]+)-([0-9a-f]{{16}})(?:{OFFSET_MARK}[0-9]+)?")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -79,7 +82,7 @@ def pad(length: int) -> int:
 
 def make_prefix(sack_bits: int, sack: int) -> str:
     """Return what the keys of all objects of a sack begin with."""
-    return f"{PREFIX}{sack_bits}-{sack}/"
+    return f"{PREFIX}{sack_bits}-{sack // SACKS_PER_DIRECTORY}/{sack}-"
 
 
 def make_nonce() -> str:

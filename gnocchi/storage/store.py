@@ -1,19 +1,19 @@
 """Reading and writing of heads and blocks through any storage driver."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-import cachetools
 import numpy
 
 from gnocchi.carbonara.series import Column
 from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, select_rows
 from gnocchi.catalogue import Block, Pack, SectionRef
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.storage import block as block_format
+from gnocchi.storage.cache import Cache
 from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
 from gnocchi.storage.head import (
     Head,
@@ -81,6 +81,25 @@ def _newest_section(pack: Pack) -> SectionRef | None:
     return pack.delta or pack.base
 
 
+def _range(ref: SectionRef) -> ByteRange:
+    return ByteRange(ref.key, ref.offset, ref.offset + ref.length)
+
+
+def _head_refs(pack: Pack) -> Iterator[tuple[SectionRef, Hashable]]:
+    """Yield the sections that the head of a pack is stored as, and as what each is kept in memory."""
+    if pack.base is not None:
+        yield pack.base, pack.base
+    if pack.delta is not None:
+        yield pack.delta, ("delta", pack.delta)
+
+
+def _own(pack: Pack, heads: Mapping[SectionRef, Head]) -> HeadParts:
+    """Return the parts of a pack out of the heads of its sections."""
+    base, delta = (empty_head() if ref is None else select_low_bits(heads[ref], pack.bits, pack.low)
+                   for ref in (pack.base, pack.delta))
+    return HeadParts(base, delta)
+
+
 class Store:
     """Heads and blocks behind a driver.  Objects never change, so what was read is kept while it fits.
 
@@ -93,7 +112,7 @@ class Store:
 
     def __init__(self, driver: StorageDriver, cache_bytes: int) -> None:
         self.driver = driver
-        self._cache: cachetools.LRUCache = cachetools.LRUCache(cache_bytes, getsizeof=_cached_size)
+        self._cache = Cache(cache_bytes)
         self._lock = threading.Lock()
         self._readers: ThreadPoolExecutor | None = None
 
@@ -107,13 +126,10 @@ class Store:
         return self._readers.map(read, items)
 
     def _remember(self, ref: Hashable, entry: Entry) -> None:
-        with self._lock:
-            if _cached_size(entry) <= self._cache.maxsize:
-                self._cache[ref] = entry
+        self._cache.put(ref, entry, _cached_size(entry))
 
     def _recall(self, ref: Hashable) -> Entry | None:
-        with self._lock:
-            return self._cache.get(ref)
+        return self._cache.get(ref)
 
     def read_head(self, pack: Pack) -> Head:
         """Return the head of a pack; without metrics when nothing was committed yet.
@@ -170,33 +186,47 @@ class Store:
         return [found[key] for key, _ in keys]
 
     def _load_heads(self, refs: Sequence[SectionRef]) -> list[Head]:
-        data = self.driver.get_many([ByteRange(key, offset, offset + length) for key, offset, length in refs])
+        data = self.driver.get_many([_range(ref) for ref in refs])
         return [decode_head(part, ref.key, ref.offset) for part, ref in zip(data, refs, strict=True)]
 
-    def read_parts(self, pack: Pack) -> HeadParts:
-        """Return the head of a pack as it is stored.  Raises as `read_head` does."""
-        if pack.base is None:
-            return HeadParts(empty_head(), empty_head())
-        # FAST PATH: workers find nearly all of them in memory.
-        base = self._recall(pack.base)
-        delta = empty_head() if pack.delta is None else self._recall(("delta", pack.delta))
-        if not isinstance(base, Head) or not isinstance(delta, Head):
-            *deltas, base = self._read_parts(pack.base, pack.delta)
-            delta = deltas[0] if deltas else empty_head()
-        return HeadParts(select_low_bits(base, pack.bits, pack.low), select_low_bits(delta, pack.bits, pack.low))
+    def read_parts_of(self, packs: Sequence[Pack]) -> list[HeadParts | ObjectNotFound | CorruptedData]:
+        """Return the heads of packs as they are stored, or why one cannot be had; all that is not kept is read at once.
+
+        Raises BackendUnavailable.
+        """
+        found = {ref: head for pack in packs for ref, key in _head_refs(pack)
+                 if isinstance(head := self._recall(key), Head)}
+        missing = {ref: key for pack in packs for ref, key in _head_refs(pack) if ref not in found}
+        failed: dict[SectionRef, ObjectNotFound | CorruptedData] = {}
+        for ref, data in self._get_each(list(missing)):
+            try:
+                if isinstance(data, ObjectNotFound):
+                    raise data
+                found[ref] = decode_head(data, ref.key, ref.offset)
+                self._remember(missing[ref], found[ref])
+            except (ObjectNotFound, CorruptedData) as e:
+                failed[ref] = e
+        return [next((failed[ref] for ref, _ in _head_refs(pack) if ref in failed), None) or _own(pack, found)
+                for pack in packs]
+
+    def _get_each(self, refs: Sequence[SectionRef]) -> Iterable[tuple[SectionRef, bytes | ObjectNotFound]]:
+        """Return the bytes of sections, or the error in place of one whose object is missing."""
+        try:
+            return zip(refs, self.driver.get_many([_range(ref) for ref in refs]), strict=True)
+        except ObjectNotFound as e:
+            if len(refs) == 1:
+                return [(refs[0], e)]
+            return [each for ref in refs for each in self._get_each([ref])]
 
     def replace_heads(self, replaced: Sequence[SectionRef], written: Sequence[tuple[Pack, bool, Head]]) -> None:
         """Drop what was kept of some bases and deltas; keep heads that were just written, to spare reading them back.
 
         written : packs, whether it is the delta of the pack that was written or the base, and that
         """
-        with self._lock:
-            for ref in replaced:
-                self._cache.pop(ref, None)
-                self._cache.pop(("delta", ref), None)
-            for pack, is_delta, head in written:
-                if _cached_size(head) <= self._cache.maxsize:
-                    self._cache[("delta", pack.delta) if is_delta else pack.base] = head._replace(bits=pack.bits)
+        self._cache.replace(
+            (key for ref in replaced for key in (ref, ("delta", ref))),
+            ((("delta", pack.delta) if is_delta else pack.base, head, encoded_size(head))
+             for pack, is_delta, head in written))
 
     def read_rows(self, block: Block, metric_id: bytes, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the sealed buckets that a block holds of one metric and method.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from oslo_config import cfg
 
 from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
-from gnocchi.storage.drivers import StorageDriver, parse_offset
+from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
 
 OPTS = [
     cfg.StrOpt("file_basepath", default="/var/lib/gnocchi",
@@ -210,18 +210,33 @@ class FileDriver(StorageDriver):
         sync_directory(parent, self._system)
 
     def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        with _unavailable(f"read {key}"):
-            try:
-                fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if os.path.isdir(self._objects):
-                    raise ObjectNotFound(key) from None
-                raise
-            try:
-                size = os.fstat(fd).st_size
-                return self._read(fd, start, max(0, (size if stop is None else min(stop, size)) - start))
-            finally:
+        return self.get_many([ByteRange(key, start, stop)])[0]
+
+    def get_many(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        found = []
+        opened, fd, size = None, -1, 0
+        try:
+            for key, start, stop in ranges:
+                with _unavailable(f"read {key}"):
+                    if key != opened:       # a file is opened once for all ranges of it that follow each other
+                        if fd >= 0:
+                            os.close(fd)
+                        opened, fd = key, -1
+                        fd = self._open(key)
+                        size = os.fstat(fd).st_size
+                    found.append(self._read(fd, start, max(0, (size if stop is None else min(stop, size)) - start)))
+        finally:
+            if fd >= 0:
                 os.close(fd)
+        return found
+
+    def _open(self, key: str) -> int:
+        try:
+            return os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if os.path.isdir(self._objects):
+                raise ObjectNotFound(key) from None
+            raise
 
     @staticmethod
     def _read(fd: int, start: int, length: int) -> bytes:
@@ -258,10 +273,9 @@ class FileDriver(StorageDriver):
         directory, _, _ = prefix.rpartition("/")
         with _unavailable(f"list {prefix}"):
             for root, _, names in os.walk(os.path.join(self._objects, directory), onerror=self._raise_unless_missing):
-                for name in names:
-                    key = os.path.relpath(os.path.join(root, name), self._objects)
-                    if key.startswith(prefix):
-                        yield key
+                place = os.path.relpath(root, self._objects)
+                keys = names if place == os.curdir else [f"{place}/{name}" for name in names]
+                yield from (key for key in keys if key.startswith(prefix))
 
     def _raise_unless_missing(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError) or not os.path.isdir(self._objects):

@@ -374,6 +374,7 @@ def test_more_and_fewer_sacks(engine):
 
 def test_replay_splits_the_pack(engine, monkeypatch):
     """When the first of several slices splits the pack, the rest goes to the halves."""
+    monkeypatch.setattr("gnocchi.storage.packs.METRICS_MAX", 512)
     ids = engine.create_metrics(WIDE, ids=ids_in_sack_0(600))
     recover = fail_for(monkeypatch, WIDE, ValueError("not today"))
     monkeypatch.setattr(parking, "SECTION_BYTES_MAX", 0)

@@ -84,7 +84,7 @@ def rebuild(engine):
 
 
 def list_kinds(engine, sequence):
-    return sorted(key.split("/")[-1].split("-")[0] for key in engine.store.driver.list("")
+    return sorted(key.split("/")[-1].split("-")[1] for key in engine.store.driver.list("")
                   if f"-{sequence}-" in key.split("/")[-1])
 
 
@@ -156,7 +156,7 @@ def test_objects_of_a_commit_share_their_digits(engine):
 
 
 def found(sequence, nonce, named=(0, 0, 0), share=(0, 0), delta=False):
-    ref = SectionRef(f"sack/0-0/base-{sequence}-{nonce:016x}", 0, 1)
+    ref = SectionRef(f"sack/0-0/0-base-{sequence}-{nonce:016x}", 0, 1)
     return FoundHead(sequence, *share, ref, ref if delta else None, nonce, NamedHeads(*named))
 
 

@@ -186,7 +186,7 @@ def test_missing_objects_are_found(engine, small):
     findings = check_sack(0, engine.indexer, engine.store).findings
     assert pack.id in {finding.id for finding in findings}
     assert all("does not exist" in finding.problem for finding in findings)
-    checked = check_sack(0, engine.indexer, engine.store, prefix="sack/1-0/block-")
+    checked = check_sack(0, engine.indexer, engine.store, prefix="sack/1-0/0-block-")
     assert (2, []) == checked
 
 
@@ -489,7 +489,7 @@ def test_rebuild_keeps_open_buckets_open(engine):
     post_minutes(engine, ids, 50, 70)
     fail_a_commit(engine, 0)
     for key in list(engine.store.driver.list("")):
-        if "/base-2" in key or "/delta-2" in key:
+        if "-base-2" in key or "-delta-2" in key:
             engine.store.driver.delete_many([key])
     before = read_all(engine, ids)
     wipe(engine)
@@ -531,7 +531,7 @@ def test_rebuild_names_what_is_damaged(engine, small):
     block = next(b for b in engine.indexer.list_sack_blocks(0) if b.pack_id == pack.id and b.granularity == MINUTE)
     break_object(engine, block.section, place=20)
     break_object(engine, pack.delta)
-    engine.store.driver.put("sack/1-0/base-3-0123456789abcdef", b"no object at all")
+    engine.store.driver.put("sack/1-0/0-base-3-0123456789abcdef", b"no object at all")
     engine.store.driver.put("sack/notes", b"of the operator")
     wipe(engine)
     rebuilt = rebuild_catalogue(engine.indexer, engine.store, force=False)
@@ -560,4 +560,4 @@ def test_object_kinds_are_known(engine, small):
     kinds = {entry.kind for key in engine.store.driver.list("") for entry in engine.store.read_table(key).entries}
     assert {KIND_BASE, KIND_BLOCK, KIND_DELTA} == kinds
     with pytest.raises(ObjectNotFound):
-        engine.store.read_table("sack/1-0/base-9-0123456789abcdef")
+        engine.store.read_table("sack/1-0/0-base-9-0123456789abcdef")

@@ -24,7 +24,7 @@ from gnocchi.tests.engine import make_measures
 
 STATES_MIN = 5000
 #: Tries to find a state that was not looked at yet, at each write.
-GUESSES = 34
+GUESSES = 37
 #: States after whose recovery the janitor is let loose, too: one in so many.
 CLEANED_UP = 10
 
