@@ -1,5 +1,6 @@
 """What only Ceph does: objects in pieces, keys of users, outages of the monitor and of the OSD."""
 
+import itertools
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, ObjectN
 from gnocchi.incoming.keyed_store import KeyRange
 from gnocchi.storage.drivers import ByteRange
 from gnocchi.tests.ceph import need_rados, serve_ceph
+from gnocchi.tests.functional.daemons import wait_until
 
 #: Seconds until an OSD that does not answer is away; tests that have one stop wait for it.
 TIMEOUT = "2"
@@ -231,8 +233,7 @@ def test_client_shut_out(driver, cephx):
             return "shutdown" in str(e)
         return False
 
-    while not is_refused():     # the OSD is told a little later
-        assert address == driver._pool._cluster.get_addrs()
+    wait_until(is_refused)      # the OSD is told a little later
     assert b"x" == driver.get("a/1")
     assert address != driver._pool._cluster.get_addrs()
 
@@ -245,25 +246,26 @@ def test_no_space_left(driver, cephx):
         for name, ratio in zip(names, ratios, strict=True):
             cephx.ask(f"osd set-{name}-ratio", ratio=ratio)
 
-    driver.put("a/0", b"x" * (1 << 20))
-    set_ratios(0.00001, 0.00002, 0.00003)
-    written = 1
-    try:
-        with pytest.raises(BackendUnavailable, match="No space left"):
-            while True:     # until the OSD has looked
-                driver.put(f"a/{written}", b"x" * 1000)
-                written += 1
-        assert 1 << 20 == len(driver.get("a/0"))
-        driver.delete_many([f"a/{number}" for number in range(written)])
-        assert not any(name == f"object/a/{number}" for name in list_names(driver) for number in range(written))
-    finally:
-        set_ratios(0.94, 0.95, 0.96)
-    while True:
+    numbers = itertools.count(1)
+
+    def is_refused():
         try:
-            driver.put("b/1", b"x")
-            break
+            driver.put(f"a/{next(numbers)}", b"x")      # to write one anew takes no space
         except BackendUnavailable as e:
             assert "No space left" in str(e)
+            return True
+        return False
+
+    driver.put("a/0", b"x" * (1 << 20))
+    set_ratios(0.00001, 0.00002, 0.00003)
+    try:
+        wait_until(is_refused)
+        assert 1 << 20 == len(driver.get("a/0"))
+        driver.delete_many(["a/0"])
+        assert "object/a/0" not in list_names(driver)
+    finally:
+        set_ratios(0.94, 0.95, 0.96)
+    wait_until(lambda: not is_refused())
 
 
 @pytest.fixture
