@@ -313,6 +313,16 @@ def ceph_pool(ceph: Ceph) -> Iterator[str]:
     ceph.drop_pool(name)
 
 
+@pytest.fixture
+def empty_ceph(ceph: Ceph) -> Iterator[dict[str, str]]:
+    """Arguments of a driver on a pool of the test's own."""
+    need_rados()
+    pool = ceph.create_pool()
+    yield {"pool": pool, "username": "", "secret": "", "keyring": "", "timeout": "30",
+           "conffile": str(ceph.client_config)}
+    ceph.drop_pool(pool)
+
+
 @pytest.fixture(scope="session")
 def gateway(ceph: Ceph) -> Iterator[Gateway]:
     """A gateway with its users; who kills it starts it again."""

@@ -2,7 +2,7 @@
 
 import hypothesis
 
-from gnocchi.tests.ceph import ceph, ceph_pool, gateway
+from gnocchi.tests.ceph import ceph, ceph_pool, empty_ceph, gateway
 from gnocchi.tests.databases import (
     _sqlite_template,
     database,
@@ -14,8 +14,8 @@ from gnocchi.tests.databases import (
 )
 from gnocchi.tests.swift import swift
 
-__all__ = ["_sqlite_template", "ceph", "ceph_pool", "database", "database_url", "empty_database_url", "gateway",
-           "indexer", "mariadb_server", "postgresql_server", "swift"]
+__all__ = ["_sqlite_template", "ceph", "ceph_pool", "database", "database_url", "empty_ceph", "empty_database_url",
+           "gateway", "indexer", "mariadb_server", "postgresql_server", "swift"]
 
 # No test is about time: the machine may be doing other things.
 hypothesis.settings.register_profile("gnocchi", deadline=None)

@@ -66,16 +66,23 @@ def indexer(tmp_path, indexer_template):
     indexer.close()
 
 
-@pytest.fixture(params=["memory", "file", "redis"])
+@pytest.fixture(params=["memory", "file", "redis", "ceph"])
 def engine(request, tmp_path, indexer):
     incoming = MemoryIncoming(SACKS)
     if request.param == "redis":
         url = request.getfixturevalue("empty_redis")
         incoming, driver = RedisIncoming(url, SACKS), RedisDriver(url)
+    elif request.param == "ceph":
+        arguments = request.getfixturevalue("empty_ceph")
+        from gnocchi.incoming.ceph import CephDriver as CephIncoming
+        from gnocchi.storage.drivers.ceph import CephDriver
+        incoming, driver = CephIncoming(sacks=SACKS, **arguments), CephDriver(**arguments)
     else:
         driver = MemoryDriver() if request.param == "memory" else FileDriver(str(tmp_path / "data"))
     driver.upgrade()
-    return Engine(indexer, incoming, Store(driver, cache_bytes=1 << 20), SACKS)
+    yield Engine(indexer, incoming, Store(driver, cache_bytes=1 << 20), SACKS)
+    incoming.close()
+    driver.close()
 
 
 def fresh_store(engine):
