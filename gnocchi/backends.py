@@ -19,7 +19,7 @@ from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, Indexer
 from gnocchi.processing.life_cycle import Activity, LifeSpans
-from gnocchi.processing.locks import Coordinator
+from gnocchi.processing.locks import Coordinator, find_tooz_url
 from gnocchi.storage.drivers import StorageDriver
 from gnocchi.storage.store import Store
 
@@ -184,7 +184,7 @@ def preload(conf: cfg.ConfigOpts) -> None:
     load_driver("gnocchi.storage", conf.storage.driver)
     load_driver("gnocchi.incoming", conf.incoming.driver)
     open_indexer(conf).prepare()
-    scheme = urllib.parse.urlsplit(get_coordination_url(conf)).scheme
+    scheme = urllib.parse.urlsplit(find_tooz_url(get_coordination_url(conf))).scheme
     try:
         load_driver("tooz.backends", scheme)
         stevedore.DriverManager("tooz.backends", scheme)    # as tooz looks for it, who then remembers what is installed

@@ -45,8 +45,8 @@ _KEYS: dict[str, Callable[[str], Any]] = {
 _TLS_FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 
-def make_client(url: str) -> redis.Redis:
-    """Return a client, which connects at its first use.
+def make_client(url: str, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+    """Return a client, which connects at its first use, and waits so long for answers unless the URL says otherwise.
 
     Raises InvalidConfiguration, whose text does not hold the URL.
     """
@@ -54,7 +54,7 @@ def make_client(url: str) -> redis.Redis:
     query = urllib.parse.parse_qs(parts.query)
     if parts.scheme not in ("redis", "rediss"):
         raise InvalidConfiguration("redis_url: the scheme is not `redis'")
-    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": CONNECT_TIMEOUT_S,
                                "ssl": parts.scheme == "rediss"}
     try:
         options |= {key: read(query[key][-1]) for key, read in _KEYS.items() if key in query}

@@ -26,6 +26,9 @@ from gnocchi.processing import range_locks
 
 LOG = logging.getLogger(__name__)
 
+# Its drivers tell, with a traceback, of each lock that they cannot prolong; we tell that the service is away.
+logging.getLogger("tooz.drivers").setLevel(logging.ERROR)
+
 #: First and longest pause between two tries of a lock that is waited for, in seconds.  Some drivers
 #: open a connection for each try.
 LOCK_RETRY_S = 0.01
@@ -41,6 +44,11 @@ HEARTBEAT_OVERDUE_S = HEARTBEAT_MAX_S + 5.0
 #: few (100 and 151 by default).
 LOCKS_MAX = 64
 LOCKS_MAX_BY_SCHEME = {"mysql": 4, "postgresql": 4}
+
+#: Services of one host, which do not notice when a member dies.
+_FORGETFUL_SCHEMES = ("file", "ipc")
+_ZOOKEEPER_SCHEMES = ("zookeeper", "kazoo")
+_REDIS_SCHEMES = ("redis", "rediss")
 
 #: What libraries below tooz raise past it, by module: only named when that module is loaded.
 _FOREIGN_FAILURES = (
@@ -68,6 +76,12 @@ def _failures() -> tuple[type[BaseException], ...]:
     return (tooz.ToozError, tenacity.RetryError, OSError, threading.ThreadError, *foreign)
 
 
+def _taken() -> tuple[type[BaseException], ...]:
+    """Return what some drivers raise when somebody else has the lock."""
+    kazoo = sys.modules.get("kazoo.exceptions")
+    return (tenacity.RetryError,) if kazoo is None else (tenacity.RetryError, kazoo.LockTimeout)
+
+
 @contextlib.contextmanager
 def translate_failures(action: str) -> Iterator[None]:
     """Turn whatever a coordination back end raises into BackendUnavailable."""
@@ -79,6 +93,11 @@ def translate_failures(action: str) -> Iterator[None]:
         if isinstance(e, _failures()):
             raise BackendUnavailable(f"Coordination service cannot {action}: {type(e).__name__}: {e}") from e
         raise
+
+
+def find_tooz_url(url: str) -> str:
+    """Return the URL as tooz knows it."""
+    return f"redis{url.removeprefix('rediss')}" if url.startswith("rediss:") else url
 
 
 class Coordinator:
@@ -94,15 +113,22 @@ class Coordinator:
 
     def __init__(self, url: str, member_id: str) -> None:
         self.member_id = member_id.encode()
-        self.locks_max = LOCKS_MAX_BY_SCHEME.get(urllib.parse.urlsplit(url).scheme, LOCKS_MAX)
+        self._scheme = urllib.parse.urlsplit(url).scheme
+        self.locks_max = LOCKS_MAX_BY_SCHEME.get(self._scheme, LOCKS_MAX)
+        options: dict[str, Any] = {}
+        if self._scheme in _ZOOKEEPER_SCHEMES:
+            from gnocchi.processing import zookeeper
+            options = zookeeper.OPTIONS
         with warnings.catch_warnings():
             # tooz calls its SQL drivers deprecated; they are the default here, where nothing else is installed.
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                self._tooz = coordination.get_coordinator(url, self.member_id)
+                self._tooz: Any = coordination.get_coordinator(find_tooz_url(url), self.member_id, **options)
             except (RuntimeError, ValueError, LookupError, ImportError) as e:
                 raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
-        self._fail_fast()
+        if self._scheme in _REDIS_SCHEMES:
+            self._use_own_redis(url)
+        self._zookeeper = zookeeper.Session(self._tooz) if self._scheme in _ZOOKEEPER_SCHEMES else None
         self._locks: Any = self._tooz
         if range_locks.SUPPORTED and isinstance(self._tooz, FileDriver):
             self._locks = range_locks.RangeLocks(os.path.dirname(os.fsdecode(self._tooz.get_lock(b"any").name)))
@@ -111,21 +137,18 @@ class Coordinator:
         self._lost = False
         self._last_beat = time.monotonic()
 
-    def _fail_fast(self) -> None:
-        """Keep redis-py from retrying: tooz does that too, and both together take a minute to notice an outage."""
-        driver: Any = self._tooz
-        make_client = getattr(driver, "_make_client", None)
-        if make_client is None:
-            return
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+    def _use_own_redis(self, url: str) -> None:
+        """Have Redis reached as storage and incoming measures are, by the same URL.
 
-        def make(*args: Any) -> Any:
-            client = make_client(*args)
-            client.set_retry(Retry(NoBackoff(), 0))
-            return client
+        tooz takes passwords as they stand in the URL, percent signs and all, and tries on for a minute.
+        """
+        from gnocchi.common import redis
 
-        driver._make_client = make
+        try:
+            client = redis.make_client(url, self._tooz.timeout)
+        except InvalidConfiguration as e:
+            raise InvalidConfiguration(str(e).replace("redis_url", "[DEFAULT] coordination_url")) from e
+        self._tooz._make_client = lambda *args: client
 
     def start(self) -> None:
         """Connect.  Raises BackendUnavailable."""
@@ -148,7 +171,7 @@ class Coordinator:
     @property
     def expires_members(self) -> bool:
         """Whether the service itself forgets a member that died."""
-        return coordination.Characteristics.NON_TIMEOUT_BASED not in self._tooz.CHARACTERISTICS
+        return self._scheme not in _FORGETFUL_SCHEMES
 
     def _beat(self) -> None:
         pause = 0.0
@@ -156,7 +179,7 @@ class Coordinator:
             try:
                 with translate_failures("take a sign of life"):
                     # Half the time: early is better than late.
-                    pause = min((self._tooz.heartbeat() or HEARTBEAT_MAX_S) / 2, HEARTBEAT_MAX_S)
+                    pause = min(((self._zookeeper or self._tooz).heartbeat() or HEARTBEAT_MAX_S) / 2, HEARTBEAT_MAX_S)
             except tooz.NotImplemented:
                 return
             except BackendUnavailable as e:
@@ -199,17 +222,34 @@ class Coordinator:
         A new lock object each time: those of tooz's file driver miscount after a failed try.
         """
         lock = self._locks.get_lock(name)
-        with translate_failures("lock"):
-            return lock if lock.acquire(blocking=False) else None
+        try:
+            with translate_failures("lock"):
+                return lock if lock.acquire(blocking=False) else None
+        except BackendUnavailable as e:
+            self._disown(lock)
+            if isinstance(e.__cause__, _taken()):
+                return None
+            raise
 
-    @staticmethod
-    def release(lock: Any) -> None:
+    def release(self, lock: Any) -> None:
         """Give a lock back; when the service is away it frees the lock by itself, once the session expires."""
         try:
             with translate_failures("unlock"):
                 lock.release()
         except BackendUnavailable as e:
             LOG.warning("%s", e)
+            self._disown(lock)
+
+    def _disown(self, lock: Any) -> None:
+        """Let a lock expire of which is not known whether it is held.
+
+        With each sign of life tooz prolongs all that it believes to have, also when somebody else holds it by now.
+        """
+        owned: Any = getattr(self._tooz, "_acquired_locks", ())
+        if lock in owned:
+            owned.remove(lock)
+        if self._zookeeper is not None:
+            self._zookeeper.doubt()
 
     @contextlib.contextmanager
     def try_lock(self, name: bytes) -> Iterator[bool]:

@@ -1,4 +1,4 @@
-"""Real coordination services for tests: files, Redis, etcd, memcached, PostgreSQL."""
+"""Real coordination services for tests: files, Redis, etcd, ZooKeeper, memcached, PostgreSQL."""
 
 import contextlib
 import os
@@ -18,7 +18,9 @@ from gnocchi.common.redis import make_client
 from gnocchi.tests.databases import START_TIMEOUT_S, die_with_parent, find_free_port, need
 
 #: Those that know groups, and one that has locks only.
-SERVICES = ("file", "redis", "etcd", "memcached", "postgresql")
+SERVICES = ("file", "redis", "etcd", "zookeeper", "memcached", "postgresql")
+
+ZOOKEEPER_JAR = "/usr/share/java/zookeeper.jar"
 
 
 class Server:
@@ -107,6 +109,20 @@ def make_etcd() -> Server:
     return Server(command, _etcd_answers)
 
 
+def make_zookeeper() -> Server:
+    program = need(shutil.which("java") if os.path.exists(ZOOKEEPER_JAR) else None, "ZooKeeper")
+
+    def command(port: int, directory: pathlib.Path) -> list[str]:
+        configuration = directory / "zoo.cfg"
+        configuration.write_text(
+            f"dataDir={directory}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\n"
+            "admin.enableServer=false\ntickTime=500\nmaxClientCnxns=0\nforceSync=no\n")
+        return [program, "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", ZOOKEEPER_JAR,
+                "org.apache.zookeeper.server.ZooKeeperServerMain", str(configuration)]
+
+    return Server(command, asks(b"ruok", b"imok"))
+
+
 def serve(make: Callable[[], Server]) -> Iterator[Server]:
     server = make()
     try:
@@ -136,6 +152,14 @@ def empty_redis(kept_redis: Server) -> str:
     return url
 
 
+MAKERS = {"redis": make_redis, "etcd": make_etcd, "memcached": make_memcached, "zookeeper": make_zookeeper}
+
+
+def make_url(service: str, port: int) -> str:
+    scheme = {"etcd": "etcd3+http"}.get(service, service)
+    return f"{scheme}://127.0.0.1:{port}"
+
+
 @pytest.fixture(scope="module", params=SERVICES)
 def coordination_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a coordination service; the tests of a module run on each kind."""
@@ -145,7 +169,5 @@ def coordination_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         server = request.getfixturevalue("postgresql_server")
         yield server.url("postgres")
     else:
-        make = {"redis": make_redis, "etcd": make_etcd, "memcached": make_memcached}[request.param]
-        scheme = {"etcd": "etcd3+http"}.get(request.param, request.param)
-        for server in serve(make):
-            yield f"{scheme}://127.0.0.1:{server.port}"
+        for server in serve(MAKERS[request.param]):
+            yield make_url(request.param, server.port)

@@ -11,12 +11,21 @@ import time
 import uuid
 
 import pytest
+import redis
 
-from gnocchi.exceptions import BackendUnavailable, SackLocked
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.members import Membership, list_members, list_processors
-from gnocchi.tests.coordination import coordination_url, redis_server  # noqa: F401
-from gnocchi.tests.databases import DEADLINE_S
+from gnocchi.tests.coordination import (  # noqa: F401
+    MAKERS,
+    Server,
+    asks,
+    coordination_url,
+    make_url,
+    redis_server,
+    serve,
+)
+from gnocchi.tests.databases import DEADLINE_S, need
 
 LOCK = lock_name("incoming128-17")
 
@@ -189,3 +198,62 @@ def test_member_comes_back_after_the_service_forgot_it(redis_server):  # noqa: F
         assert {b"one"} == list_members(one)
         with one.try_lock(LOCK) as held:
             assert held
+
+
+@pytest.mark.parametrize("service", MAKERS)
+def test_locks_after_an_outage(service):
+    """What was held when the service went is free again, and is not prolonged for ever by who had it."""
+    for server in serve(MAKERS[service]):
+        url = make_url(service, server.port) + "?timeout=6"
+        with session(url, "one") as one:
+            lock = one.acquire(LOCK)
+            assert lock is not None
+            server.kill()
+            with pytest.raises(BackendUnavailable), one.try_lock(lock_name("other")):
+                pass
+            wait_until(lambda: one.lost)
+            one.release(lock)
+            server.start()
+            wait_until(lambda: not one.lost)
+            with session(url, "two") as two:
+                wait_until(lambda: acquired(two, LOCK) and acquired(two, lock_name("other")))
+                assert {b"two"} == Membership(two).join()
+                wait_until(lambda: {b"one", b"two"} <= (Membership(one).join() or set()))
+
+
+def acquired(coordinator, name):
+    """Return whether a lock was free, which it is then again."""
+    with coordinator.try_lock(name) as held:
+        return held
+
+
+def test_password_with_signs(tmp_path):
+    """A URL of Redis means the same here as for storage."""
+    program = need(shutil.which("redis-server"), "Redis")
+    for server in serve(lambda: Server(
+            lambda port, directory: [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
+                                     "--save", "", "--requirepass", "s3cret/%"], asks(b"PING\r\n", b"-NOAUTH"))):
+        with session(f"redis://:s3cret%2F%25@127.0.0.1:{server.port}?db=3", "one") as one:
+            assert {b"one"} == Membership(one).join()
+        with pytest.raises(BackendUnavailable) as raised:
+            Coordinator(f"redis://:wr0ng@127.0.0.1:{server.port}", "one").start()
+        assert "wr0ng" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret@localhost?db=first", "nosuch://:s3cret@localhost"])
+def test_wrong_url(url):
+    """It is told which option is wrong, and not what the password is."""
+    with pytest.raises(InvalidConfiguration, match="coordination_url") as raised:
+        Coordinator(url, "one")
+    assert "s3cret" not in str(raised.value)
+
+
+def test_locks_are_prolonged_while_they_are_held(redis_server):  # noqa: F811
+    """A thread sees to it, so that the sack may take as long as it takes."""
+    with session(f"redis://127.0.0.1:{redis_server.port}?timeout=2", "one") as one, one.try_lock(LOCK) as held:
+        assert held
+        client = redis.Redis(port=redis_server.port)
+        name, = client.keys("*lock*")
+        for _ in range(2):
+            seen = [client.pttl(name)]
+            wait_until(lambda seen=seen: seen.append(client.pttl(name)) or seen[-1] > seen[-2])
