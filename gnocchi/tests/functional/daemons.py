@@ -24,6 +24,10 @@ from gnocchi.tests.functional.service import copy_upgraded, find_command
 
 TIMEOUT_S = DEADLINE_S
 
+#: What the API prints once it serves, and metricd once it has counted that nothing waits.
+READY = r"WSGI app 0 \(mountpoint=''\) ready"
+REPORT = r"INFO +gnocchi.metricd: 0 measurements bundles across 0 metrics wait to be processed\.$"
+
 
 def wait_until(condition: Callable[[], object], told: Callable[[], str] = str) -> None:
     """Wait for a condition; `told` explains the failure."""

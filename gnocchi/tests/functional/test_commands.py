@@ -3,17 +3,8 @@
 import pathlib
 import subprocess
 
-import pytest
-
 from gnocchi.tests.functional.daemons import TIMEOUT_S, Deployment
 from gnocchi.tests.functional.service import find_command
-
-
-@pytest.fixture
-def deployment(tmp_path):
-    made = Deployment(tmp_path)
-    yield made
-    made.remove()
 
 
 def test_upgrade_makes_everything(deployment):
