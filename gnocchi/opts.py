@@ -13,14 +13,15 @@ from types import ModuleType
 from oslo_config import cfg
 
 from gnocchi.carbonara.methods import METHODS
-from gnocchi.common import ceph_options, drivers, redis_options, swift_options
+from gnocchi.common import ceph_options, drivers, redis_options, s3_options, swift_options
 from gnocchi.exceptions import InvalidConfiguration
 from gnocchi.incoming import file as incoming_file
 from gnocchi.indexer import sqlalchemy
 from gnocchi.storage.drivers import file as storage_file
 
 #: Modules whose `OPTS` belong to [storage]; [incoming] has the same ones, which default to those.
-STORAGE_MODULES: tuple[ModuleType, ...] = (storage_file, redis_options, ceph_options, swift_options)
+STORAGE_MODULES: tuple[ModuleType, ...] = (storage_file, redis_options, ceph_options, swift_options,
+                                           s3_options)
 
 #: Modules whose `OPTS` belong to [incoming] alone, where [storage] does not have them.
 INCOMING_MODULES: tuple[ModuleType, ...] = (incoming_file,)

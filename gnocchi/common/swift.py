@@ -1,20 +1,17 @@
 """Containers of Swift, whose clients are for one thread each."""
 
 import contextlib
-import errno
 import json
-import os
-import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from swiftclient import client
 from swiftclient.exceptions import ClientException
 
-from gnocchi.common.parallel import Threads
-from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, ObjectNotFound
+from gnocchi.common.objects import Objects, explain_connection
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 
 #: Longest waits for a connection and for an answer; seconds.  Proxies give up on their servers after 10.
 CONNECT_TIMEOUT_S = 5.0
@@ -30,17 +27,8 @@ KEYS_DELETED = 1000
 #: Connections that are kept for the next use.
 CONNECTIONS_KEPT = 64
 
-_ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 _GONE = 404
 _NOT_SATISFIABLE = 416
-
-
-class ObjectRange(NamedTuple):
-    """Bytes `start` to `stop` (exclusive) of an object; `stop` None means the end."""
-
-    key: str
-    start: int
-    stop: int | None
 
 
 class _Connection(client.Connection):
@@ -64,8 +52,8 @@ class _Connection(client.Connection):
                            content_type="application/octet-stream")
 
 
-class Container:
-    """One container.  Safe to use from many threads; connects at its first use.
+class Container(Objects):
+    """A container of Swift.
 
     Parameters
     ----------
@@ -74,8 +62,6 @@ class Container:
         Calls made at once by those methods that make many.
     auth_version, auth_insecure, url, ...
         As the options `swift_*`.
-
-    All methods raise BackendUnavailable, whose text tells neither password nor token.
     """
 
     def __init__(self, name: str, *, parallel_operations: int = 1, auth_version: str = "1",
@@ -86,7 +72,7 @@ class Container:
                  service_type: str = "object-store", timeout: float = TIMEOUT_S_MAX) -> None:
         if preauthtoken and not url:
             raise InvalidConfiguration("swift_preauthtoken needs swift_url")
-        self.name = name
+        super().__init__(name, "swift", parallel_operations)
         self._policy = storage_policy
         wait_s = min(timeout or TIMEOUT_S_MAX, TIMEOUT_S_MAX)
         names = {"endpoint_type": endpoint_type, "service_type": service_type, "region_name": region,
@@ -97,7 +83,6 @@ class Container:
             "auth_version": auth_version, "insecure": auth_insecure, "cacert": cacert or None,
             "tenant_name": project_name or None, "preauthtoken": preauthtoken or None,
             "os_options": {name: value for name, value in names.items() if value}}
-        self._threads = Threads(parallel_operations, "swift")
         self._idle: list[_Connection] = []
         #: Of the account, and the last token that was given.
         self._token: tuple[str, str] | None = None
@@ -153,18 +138,17 @@ class Container:
                 if e.http_status == 401:
                     self._token = None
                 if attempt == ATTEMPTS or not _may_pass(e):
-                    raise BackendUnavailable(f"swift: cannot {action}: {_explain(e)}") from e
+                    raise self.failed(action, _explain(e)) from e
             except (requests.RequestException, OSError) as e:
                 if attempt == ATTEMPTS or isinstance(e, requests.Timeout):
-                    raise BackendUnavailable(f"swift: cannot {action}: {_explain(e)}") from e
+                    raise self.failed(action, _explain(e)) from e
             except ImportError as e:
-                raise BackendUnavailable(f"swift: cannot {action}: {e}") from e
+                raise self.failed(action, str(e)) from e
         raise AssertionError("BUG: no attempt was made")
 
     # Objects
 
     def create(self) -> None:
-        """Create the container unless it is there."""
         if self.exists():
             return      # with whatever policy: that cannot be changed
         headers = {"X-Storage-Policy": self._policy} if self._policy else {}
@@ -174,15 +158,10 @@ class Container:
         return self._call(f"look for container {self.name}", "head_container", self.name) is not None
 
     def put(self, key: str, data: bytes) -> None:
-        """Store an object; on return most of its replicas are on disks."""
         if self._call(f"write {key}", "put_bytes", self.name, key, data) is None:
-            raise self._no_container(f"write {key}")
+            raise self.no_container(f"write {key}")
 
     def get(self, key: str, start: int = 0, stop: int | None = None, *, newest: bool = False) -> bytes | None:
-        """Return bytes of an object, or None when there is none.
-
-        newest : look at all replicas, of which one may not know yet that the object was deleted
-        """
         headers = {"X-Newest": "true"} if newest else {}
         if stop is not None and stop <= start:
             found = self._call(f"read {key}", "head_object", self.name, key, headers=headers)
@@ -197,33 +176,15 @@ class Container:
             return None
         answer, data = found
         if int(answer.get("content-length", len(data))) != len(data):
-            raise BackendUnavailable(f"swift: cannot read {key}: the answer was cut off")
+            raise self.failed(f"read {key}", "the answer was cut off")
         return data
 
-    def get_many(self, ranges: Sequence[ObjectRange], *, newest: bool = False) -> list[bytes | None]:
-        """Return what `get` does, for each range."""
-        return self._threads.map(lambda item: self.get(*item, newest=newest), ranges)
-
-    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        self._threads.map(lambda item: self.put(*item), objects)
-
-    def make_missing(self, key: str) -> ObjectNotFound:
-        """Return the error that tells of a missing object, unless it is the container that is missing."""
-        if not self.exists():
-            raise self._no_container(f"read {key}")
-        return ObjectNotFound(key)
-
-    def _no_container(self, action: str) -> BackendUnavailable:
-        return BackendUnavailable(f"swift: cannot {action}: there is no container {self.name}; "
-                                  "gnocchi-upgrade has to be run")
-
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Yield the keys that begin with a prefix and are greater than `after`, ascending."""
         while True:
             action = f"list {self.name}/{prefix}"
             found = self._call(action, "get_container", self.name, prefix=prefix, marker=after, limit=KEYS_LISTED)
             if found is None:
-                raise self._no_container(action)
+                raise self.no_container(action)
             keys = [row["name"] for row in found[1]]
             yield from keys
             if not keys:
@@ -231,7 +192,6 @@ class Container:
             after = keys[-1]
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that are not there are no error."""
         parts = [keys[first:first + KEYS_DELETED] for first in range(0, len(keys), KEYS_DELETED)]
         self._threads.map(self._delete_part, parts)
 
@@ -265,7 +225,7 @@ class Container:
                 return True
             if "401" in refused:    # It answers 200 all the same, so the client does not see that the token expired.
                 self._drop_tokens()
-        raise BackendUnavailable(f"swift: cannot {action}: {refused}")
+        raise self.failed(action, refused)
 
     def _drop_tokens(self) -> None:
         self._token = None
@@ -273,7 +233,7 @@ class Container:
             connection.token = None
 
     def close(self) -> None:
-        self._threads.close()
+        super().close()
         while self._idle:
             self._idle.pop().close()
 
@@ -293,7 +253,4 @@ def _explain(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):
         return "TLS failed: the certificate is not trusted, or the server has none"
-    number = _ERRNO.search(str(error))
-    if number is not None and int(number[1]) in errno.errorcode:
-        return os.strerror(int(number[1]))
-    return "the connection failed"
+    return explain_connection(error)

@@ -264,6 +264,17 @@ class Gateway(Server):
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def options(self) -> dict[str, str]:
+        """What [storage] has to say of S3."""
+        return {"s3_endpoint_url": self.url, "s3_region_name": "default", "s3_access_key_id": ACCESS_KEY,
+                "s3_secret_access_key": SECRET_KEY}
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The same, as arguments of a driver."""
+        return {name.removeprefix("s3_"): value for name, value in self.options.items()}
+
+    @property
     def swift_url(self) -> str:
         """Where to get a token, version 1."""
         return f"{self.url}/auth/v1.0"

@@ -14,6 +14,7 @@ from gnocchi.incoming.journal_index import JournalIndex
 from gnocchi.incoming.keyed import KeyedDriver
 from gnocchi.incoming.memory import MemoryDriver
 from gnocchi.incoming.redis import RedisDriver
+from gnocchi.incoming.s3 import S3Driver
 from gnocchi.incoming.swift import SwiftDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 from gnocchi.tests.ceph import need_rados
@@ -401,6 +402,16 @@ class TestSwiftDriver(IncomingDriverContract):
     @pytest.fixture
     def driver(self, swift):
         driver = SwiftDriver(SACKS, "contract", True, 4, **swift.arguments)
+        driver.upgrade()
+        yield driver
+        empty(driver)
+
+
+class TestS3Driver(IncomingDriverContract):
+
+    @pytest.fixture
+    def driver(self, gateway):
+        driver = S3Driver(SACKS, "contract", 4, **gateway.arguments)
         driver.upgrade()
         yield driver
         empty(driver)

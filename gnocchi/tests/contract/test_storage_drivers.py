@@ -11,6 +11,7 @@ from gnocchi.storage.drivers import ByteRange, parse_offset
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.drivers.redis import RedisDriver
+from gnocchi.storage.drivers.s3 import S3Driver
 from gnocchi.storage.drivers.swift import SwiftDriver
 from gnocchi.tests.ceph import SWIFT_KEY, SWIFT_USER, need_rados
 from gnocchi.tests.coordination import redis_server  # noqa: F401
@@ -266,6 +267,16 @@ class TestSwiftDriverOnCeph(StorageDriverContract):
     @pytest.fixture
     def driver(self, gateway):
         driver = SwiftDriver("contract", 4, authurl=gateway.swift_url, user=SWIFT_USER, key=SWIFT_KEY)
+        driver.upgrade()
+        yield driver
+        driver.delete_many(list(driver.list("")))
+        driver.close()
+
+
+class TestS3Driver(StorageDriverContract):
+    @pytest.fixture
+    def driver(self, gateway):
+        driver = S3Driver("contract", 4, **gateway.arguments)
         driver.upgrade()
         yield driver
         driver.delete_many(list(driver.list("")))

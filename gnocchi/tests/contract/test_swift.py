@@ -25,7 +25,7 @@ def driver(swift):
 
 def spoil_tokens(driver):
     """Have all tokens be what a server has never given."""
-    container = driver._container
+    container = driver._objects
     container._token = (container._token[0], "spoilt")
     for connection in container._idle:
         connection.token = "spoilt"
@@ -52,7 +52,7 @@ def test_wrong_key(swift):
 def test_token_of_the_configuration(swift, driver):
     """It is used as it is, with the URL that it needs."""
     driver.put("a/1", b"x")
-    url, token = driver._container._token
+    url, token = driver._objects._token
     other = SwiftDriver("special", **(swift.arguments | {"preauthtoken": token, "url": url, "key": "wrong"}))
     assert b"x" == other.get("a/1")
     with pytest.raises(InvalidConfiguration, match="swift_url"):
@@ -65,15 +65,15 @@ def test_no_container(swift):
     incoming = IncomingDriver(4, "nowhere", True, **swift.arguments)
     for call in (lambda: storage.get("a/1"), lambda: storage.put("a/1", b"x"), lambda: list(storage.list("")),
                  lambda: incoming.write_measures(BATCH), lambda: incoming.list_backlogs({0: {}}), incoming.check):
-        with pytest.raises(BackendUnavailable, match=r"there is no container nowhere\..*; gnocchi-upgrade has to"):
+        with pytest.raises(BackendUnavailable, match=r"there is no nowhere\..*; gnocchi-upgrade has to"):
             call()
 
 
 def test_names_of_containers(swift):
     """Both prefixes count as the options say."""
-    names = [IncomingDriver(4, "p", all_too, **swift.arguments)._store._container.name for all_too in (False, True)]
+    names = [IncomingDriver(4, "p", all_too, **swift.arguments)._store._objects.name for all_too in (False, True)]
     assert ["gnocchi-incoming", "p.gnocchi-incoming"] == names
-    assert "p.objects" == SwiftDriver("p", container_prefix_all=False, **swift.arguments)._container.name
+    assert "p.objects" == SwiftDriver("p", container_prefix_all=False, **swift.arguments)._objects.name
 
 
 def test_storage_policy(swift):
@@ -92,7 +92,7 @@ def test_pieces(driver, monkeypatch):
     keys = [f"a b/{number:03d}/ü%" for number in range(30)]
     driver.put_many([(key, b"x") for key in keys])
     assert keys == list(driver.list("a b/"))
-    assert keys[11:] == list(driver._container.list("a b/", keys[10]))
+    assert keys[11:] == list(driver._objects.list("a b/", keys[10]))
     driver.delete_many([*keys[1:], "a b/nowhere"])
     assert keys[:1] == list(driver.list(""))
 
@@ -105,7 +105,7 @@ def test_without_bulk_middleware():
         driver.put_many([(f"a/{number}", b"x") for number in range(10)])
         driver.delete_many([f"a/{number}" for number in range(2, 12)])
         assert ["a/0", "a/1"] == sorted(driver.list(""))
-        assert not driver._container._bulk
+        assert not driver._objects._bulk
         driver.close()
 
 
@@ -144,7 +144,7 @@ def test_server_that_does_not_answer(swift, connected):
     driver.upgrade()
     with pytest.raises(ObjectNotFound):
         driver.get("a/1")
-    assert (5.0, 30.0) == SwiftDriver("special", **swift.arguments, timeout=300)._container._options["timeouts"]
+    assert (5.0, 30.0) == SwiftDriver("special", **swift.arguments, timeout=300)._objects._options["timeouts"]
 
 
 def test_other_versions_of_authentication(swift):

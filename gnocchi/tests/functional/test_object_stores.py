@@ -11,12 +11,17 @@ from gnocchi.tests.functional.daemons import Deployment, wait_until
 AUTHORIZATION = {"Authorization": "Basic " + base64.b64encode(b"admin:").decode(), "Content-Type": "application/json"}
 
 
-@pytest.fixture(params=["swift"])
+#: Fixtures with their servers, and what [storage] says besides.
+STORES = {"swift": ("swift", {"swift_container_prefix": "daemons", "swift_container_prefix_all": True}),
+          "s3": ("gateway", {"s3_bucket_prefix": "daemons"})}
+
+
+@pytest.fixture(params=STORES)
 def store(request):
     """The kind of store, its server, and what [storage] says of it."""
-    server = request.getfixturevalue(request.param)
-    return request.param, server, {**server.options, "swift_container_prefix": "daemons",
-                                   "swift_container_prefix_all": True}
+    fixture, options = STORES[request.param]
+    server = request.getfixturevalue(fixture)
+    return request.param, server, server.options | options
 
 
 @pytest.fixture

@@ -1,0 +1,102 @@
+"""Stores of objects under keys, as Swift and S3 are: what drivers need of them."""
+
+import abc
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gnocchi.common.parallel import Threads
+from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
+
+_ERRNO = re.compile(r"\[Errno (-?\d+)\]")
+
+
+class ObjectRange(NamedTuple):
+    """Bytes `start` to `stop` (exclusive) of an object; `stop` None means the end."""
+
+    key: str
+    start: int
+    stop: int | None
+
+
+class Objects(abc.ABC):
+    """One container, or bucket.  Safe to use from many threads; connects at its first use, so after any fork.
+
+    All methods raise BackendUnavailable, in bounded time; its text tells no password, key or token.
+
+    Parameters
+    ----------
+    name : str
+        Of the container.
+    service : str
+        What holds it, for texts.
+    parallel_operations : int
+        Calls made at once by those methods that make many.
+    """
+
+    def __init__(self, name: str, service: str, parallel_operations: int) -> None:
+        self.name = name
+        self.parallel_operations = parallel_operations
+        self._service = service
+        self._threads = Threads(parallel_operations, service)
+
+    @abc.abstractmethod
+    def create(self) -> None:
+        """Create the container unless it is there."""
+
+    @abc.abstractmethod
+    def exists(self) -> bool:
+        """Return whether the container is there."""
+
+    @abc.abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object; on return it survives a crash."""
+
+    @abc.abstractmethod
+    def get(self, key: str, start: int = 0, stop: int | None = None, *, newest: bool = False) -> bytes | None:
+        """Return bytes of an object, short if it ends before `stop`, or None when there is none.
+
+        newest : look at all replicas, of which one may not know yet that the object was deleted
+        """
+
+    @abc.abstractmethod
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+
+    def get_many(self, ranges: Sequence[ObjectRange], *, newest: bool = False) -> list[bytes | None]:
+        """Return what `get` does, for each range."""
+        return self._threads.map(lambda item: self.get(*item, newest=newest), ranges)
+
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Store objects."""
+        self._threads.map(lambda item: self.put(*item), objects)
+
+    @abc.abstractmethod
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the keys that begin with a prefix and are greater than `after`, ascending."""
+
+    def make_missing(self, key: str) -> ObjectNotFound:
+        """Return the error that tells of a missing object, unless it is the container that is missing."""
+        if not self.exists():
+            raise self.no_container(f"read {key}")
+        return ObjectNotFound(key)
+
+    def no_container(self, action: str) -> BackendUnavailable:
+        return self.failed(action, f"there is no {self.name}; gnocchi-upgrade has to be run")
+
+    def failed(self, action: str, reason: str) -> BackendUnavailable:
+        return BackendUnavailable(f"{self._service}: cannot {action}: {reason}")
+
+    def close(self) -> None:
+        """Give back threads and connections."""
+        self._threads.close()
+
+
+def explain_connection(error: object) -> str:
+    """Say why there is no connection, in words that hold no URL, for that may hold a password."""
+    number = _ERRNO.search(str(error))
+    if number is not None and int(number[1]) in errno.errorcode:
+        return os.strerror(int(number[1]))
+    return "the connection failed"
