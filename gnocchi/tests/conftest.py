@@ -9,13 +9,14 @@ from gnocchi.tests.databases import (
     database_url,
     empty_database_url,
     indexer,
+    make_index,
     mariadb_server,
     postgresql_server,
 )
 from gnocchi.tests.swift import swift
 
 __all__ = ["_sqlite_template", "ceph", "ceph_pool", "database", "database_url", "empty_ceph", "empty_database_url",
-           "gateway", "indexer", "mariadb_server", "postgresql_server", "swift"]
+           "gateway", "indexer", "make_index", "mariadb_server", "postgresql_server", "swift"]
 
 # No test is about time: the machine may be doing other things.
 hypothesis.settings.register_profile("gnocchi", deadline=None)

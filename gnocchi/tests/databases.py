@@ -260,6 +260,18 @@ def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def make_index(_sqlite_template: pathlib.Path) -> Callable[[pathlib.Path, int], Indexer]:
+    """Return a function that makes an index with so many sacks in a file of SQLite, which it copies."""
+    def make(path: pathlib.Path, sacks: int) -> Indexer:
+        shutil.copy(_sqlite_template, path)
+        indexer = Indexer(f"sqlite:///{path}")
+        indexer.create_sacks(sacks)
+        return indexer
+
+    return make
+
+
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> str:
     """Name of the kind of database; asking for it runs a test once on each."""

@@ -23,8 +23,6 @@ from gnocchi.exceptions import (
 )
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.incoming.redis import RedisDriver as RedisIncoming
-from gnocchi.indexer import migration
-from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing import aggregate
 from gnocchi.processing.aggregate import process_sack, process_sacks
 from gnocchi.storage import packs
@@ -44,24 +42,9 @@ MINUTE = 60 * 10**9
 METHODS = ("mean", "sum", "min", "max", "count", "std")
 
 
-@pytest.fixture(scope="module")
-def indexer_template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("index") / "template.db"
-    indexer = Indexer(f"sqlite:///{path}")
-    migration.upgrade(indexer)
-    indexer.create_sacks(SACKS)
-    indexer.close()
-    return path
-
-
-def make_indexer(template, path):
-    path.write_bytes(template.read_bytes())
-    return Indexer(f"sqlite:///{path}")
-
-
 @pytest.fixture
-def indexer(tmp_path, indexer_template):
-    indexer = make_indexer(indexer_template, tmp_path / "index.db")
+def indexer(tmp_path, make_index):
+    indexer = make_index(tmp_path / "index.db", SACKS)
     yield indexer
     indexer.close()
 
@@ -121,9 +104,9 @@ EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-90, 400), st.integer
 
 @given(st.lists(EVENTS, min_size=1, max_size=6), st.integers(0, 3), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_batches_in_any_slices(tmp_path_factory, indexer_template, rounds, back_window, random_):
+def test_any_batches_in_any_slices(tmp_path_factory, make_index, rounds, back_window, random_):
     """Random measures of four metrics, late ones too, processed in slices of any size: as the model says."""
-    indexer = make_indexer(indexer_template, tmp_path_factory.mktemp("engine") / "index.db")
+    indexer = make_index(tmp_path_factory.mktemp("engine") / "index.db", SACKS)
     policy = make_policy("any", [(10, 9), (45, None)], ("mean", "count", "last", "rate:sum", "95pct"), back_window)
     engine = Engine(indexer, MemoryIncoming(SACKS), Store(MemoryDriver(), cache_bytes=0), SACKS)
     ids = engine.create_metrics(policy, 4)
@@ -278,11 +261,11 @@ def test_group_in_slices(engine, monkeypatch):
     assert [101] * SACKS == [len(engine.read(metric_id, "count")[60.0]) for metric_id in ids]
 
 
-def test_group_is_as_good_as_one_by_one(engine, indexer_template, tmp_path):
+def test_group_is_as_good_as_one_by_one(engine, make_index, tmp_path):
     """Several policies, packs and sacks at once give what each sack gives alone, byte for byte."""
     wide = make_policy("wide", [(1, 60), (60, 60)], METHODS, back_window=1)
     ids = [*engine.create_metrics(HOURS, 30), *engine.create_metrics(wide, 30)]
-    other = Engine(make_indexer(indexer_template, tmp_path / "other.db"), MemoryIncoming(SACKS),
+    other = Engine(make_index(tmp_path / "other.db", SACKS), MemoryIncoming(SACKS),
                    Store(MemoryDriver(), cache_bytes=0), SACKS)
     for policy, some in ((HOURS, ids[:30]), (wide, ids[30:])):
         other.create_metrics(policy, ids=some)

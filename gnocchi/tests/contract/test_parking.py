@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from gnocchi.exceptions import BackendUnavailable, CommitLost, CorruptedData
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
-from gnocchi.indexer import migration
-from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.processing import parking, plan, replay
 from gnocchi.processing.aggregate import METRIC_GONE, process_sack
 from gnocchi.processing.janitor import Janitor
@@ -54,24 +52,13 @@ class DamagedDriver(MemoryDriver):
         return bytes(data)
 
 
-@pytest.fixture(scope="module")
-def indexer_template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("index") / "template.db"
-    indexer = Indexer(f"sqlite:///{path}")
-    migration.upgrade(indexer)
-    indexer.create_sacks(SACKS)
-    indexer.close()
-    return path
-
-
-def make_engine(template, path):
-    path.write_bytes(template.read_bytes())
-    return Engine(Indexer(f"sqlite:///{path}"), MemoryIncoming(SACKS), Store(DamagedDriver(), 0), SACKS)
+def make_engine(indexer):
+    return Engine(indexer, MemoryIncoming(SACKS), Store(DamagedDriver(), 0), SACKS)
 
 
 @pytest.fixture
-def engine(tmp_path, indexer_template):
-    engine = make_engine(indexer_template, tmp_path / "index.db")
+def engine(tmp_path, make_index):
+    engine = make_engine(make_index(tmp_path / "index.db", SACKS))
     yield engine
     engine.indexer.close()
 
@@ -183,9 +170,9 @@ ROUNDS = st.lists(st.tuples(
 
 @given(ROUNDS, st.sampled_from([1, 3, 1000]), st.sampled_from([0, 256 << 10]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_replays_as_the_model_says(tmp_path_factory, indexer_template, rounds, measures_max, section_bytes):
+def test_replays_as_the_model_says(tmp_path_factory, make_index, rounds, measures_max, section_bytes):
     """Whatever the order of damage, posts, and partial replays: in the end the same as without any damage."""
-    engine = make_engine(indexer_template, tmp_path_factory.mktemp("parking") / "index.db")
+    engine = make_engine(make_index(tmp_path_factory.mktemp("parking") / "index.db", SACKS))
     size, parking.SECTION_BYTES_MAX = parking.SECTION_BYTES_MAX, section_bytes
     try:
         ids = engine.create_metrics(WIDE, ids=ids_in_sack_0(3))

@@ -1,6 +1,5 @@
 """The catalogue is made anew as it was, also where commits that were lost have left objects of the same sequence."""
 
-import pathlib
 import uuid
 
 import numpy
@@ -10,8 +9,7 @@ import sqlalchemy as sa
 from gnocchi.catalogue import SackCommit, SectionRef
 from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
-from gnocchi.indexer import migration, models
-from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.indexer import models
 from gnocchi.processing.aggregate import process_sack
 from gnocchi.processing.rebuild import rebuild_catalogue
 from gnocchi.processing.rebuild_heads import FoundHead, find_lost
@@ -27,23 +25,12 @@ POLICY = make_policy("rebuilt", [(60, 10000), (3600, None)], ("sum", "count"))
 METRICS = [uuid.UUID(int=n) for n in range(1, 21)]
 
 
-@pytest.fixture(scope="module")
-def indexer_template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("index") / "template.db"
-    indexer = Indexer(f"sqlite:///{path}")
-    migration.upgrade(indexer)
-    indexer.create_sacks(1)
-    Engine(indexer, None, None, 1).create_metrics(POLICY, ids=METRICS)
-    indexer.close()
-    return path
-
-
 @pytest.fixture
-def engine(tmp_path, indexer_template):
-    path = pathlib.Path(tmp_path / "index.db")
-    path.write_bytes(indexer_template.read_bytes())
-    indexer = Indexer(f"sqlite:///{path}")
-    yield Engine(indexer, MemoryIncoming(1), Store(MemoryDriver(), cache_bytes=0), 1)
+def engine(tmp_path, make_index):
+    indexer = make_index(tmp_path / "index.db", 1)
+    made = Engine(indexer, MemoryIncoming(1), Store(MemoryDriver(), cache_bytes=0), 1)
+    made.create_metrics(POLICY, ids=METRICS)
+    yield made
     indexer.close()
 
 

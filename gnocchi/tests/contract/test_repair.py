@@ -1,6 +1,5 @@
 """Damage is found, named and never taken for a value; what is given up is said; the catalogue can be made anew."""
 
-import pathlib
 import random
 import uuid
 
@@ -10,8 +9,7 @@ import sqlalchemy as sa
 
 from gnocchi.exceptions import BackendUnavailable, CorruptedData, ObjectNotFound
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
-from gnocchi.indexer import migration, models
-from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.indexer import models
 from gnocchi.processing.aggregate import process_sack
 from gnocchi.processing.merge import merge_sack
 from gnocchi.processing.rebuild import rebuild_catalogue
@@ -40,21 +38,9 @@ class EditableDriver(MemoryDriver):
         return dict(self._objects)
 
 
-@pytest.fixture(scope="module")
-def indexer_template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("index") / "template.db"
-    indexer = Indexer(f"sqlite:///{path}")
-    migration.upgrade(indexer)
-    indexer.create_sacks(SACKS)
-    indexer.close()
-    return path
-
-
 @pytest.fixture
-def engine(tmp_path, indexer_template):
-    path = pathlib.Path(tmp_path / "index.db")
-    path.write_bytes(indexer_template.read_bytes())
-    indexer = Indexer(f"sqlite:///{path}")
+def engine(tmp_path, make_index):
+    indexer = make_index(tmp_path / "index.db", SACKS)
     yield Engine(indexer, MemoryIncoming(SACKS), Store(EditableDriver(), cache_bytes=0), SACKS)
     indexer.close()
 
