@@ -1,7 +1,6 @@
 """URLs of Redis against real servers: password and TLS, sentinels, sockets, and what is wrong with them."""
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -10,6 +9,7 @@ from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.tests.coordination import Server, asks, redis_server  # noqa: F401
 from gnocchi.tests.databases import find_free_port, need
 from gnocchi.tests.faulty import faulty
+from gnocchi.tests.redis import make_certificate
 
 #: What any server says, also one that wants a password.
 ANSWERS = asks(b"PING\r\n", b"")
@@ -40,10 +40,7 @@ def start(tmp_path):
 
 
 def test_password_and_tls(start, tmp_path):
-    key, certificate = str(tmp_path / "k.pem"), str(tmp_path / "c.pem")
-    subprocess.run([need(shutil.which("openssl"), "OpenSSL"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
-                    "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
-                    "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    certificate, key = make_certificate(tmp_path)
     plain = start("--requirepass", "s3cret/%")
     assert make_client(f"redis://:s3cret%2F%25@127.0.0.1:{plain.port}?db=3").ping()
     with pytest.raises(BackendUnavailable, match="redis: cannot ask") as raised, unavailable("ask"):
