@@ -134,14 +134,28 @@ class Killer:
 def test_kills_lose_and_repeat_nothing(seed, service):
     """Masters, workers and the janitor die 52 times; what was acknowledged is there once, the rest whole or not."""
     assert 50 <= sum(KILLS.values())
+    assert 0 < kill_and_compare(seed, service, KILLS).count_blocks()    # buckets were sealed meanwhile
+
+
+def kill_and_compare(seed, service, kills):
     service.upgrade()
     api, metricd = service.start_all()
     daemons = {"gnocchi-api": api, "gnocchi-metricd": metricd}
     killer = Killer(seed, service, Load(seed, service.port), service.start, daemons)
-    killer.run(KILLS)
-    assert 0 < killer.count_blocks()    # buckets were sealed meanwhile
+    killer.run(kills)
     for daemon in daemons.values():
         assert 0 == daemon.stop(), daemon.output
+    return killer
+
+
+def test_kills_with_everything_in_ceph(seed, tmp_path, empty_ceph):
+    """The same with measures that wait, and aggregates, in objects which no file system keeps in order."""
+    options = {"driver": "ceph", **{f"ceph_{name}": value for name, value in empty_ceph.items() if value}}
+    service = Service(tmp_path, {"metricd": {"metric_cleanup_delay": 1}, "storage": options})
+    try:
+        kill_and_compare(seed, service, {victim: -(-count // 4) for victim, count in KILLS.items()})
+    finally:
+        service.remove()
 
 
 def test_standalone_killed_in_parts_loses_nothing(seed, service):
