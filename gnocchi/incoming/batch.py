@@ -172,6 +172,21 @@ def count_ids(arrays: Iterable[numpy.ndarray]) -> tuple[numpy.ndarray, numpy.nda
     return ids, counts
 
 
+def gather_slices(words: numpy.ndarray, bases: numpy.ndarray, metrics: numpy.ndarray,
+                  measures: numpy.ndarray) -> MeasureBatch:
+    """Return the slices (bodies) that begin at the words `bases`, in the order given, as one batch.
+
+    words : ndarray, uint64;  bases, metrics, measures : ndarray, shape (k,), int64.  No Python loop at all.
+    """
+    timestamps = bases + 3 * metrics
+    return MeasureBatch(
+        take_ranges(words, bases, 2 * metrics).view(metric_ids.DTYPE),
+        take_ranges(words, bases + 2 * metrics, metrics).view(numpy.int64),
+        take_ranges(words, timestamps, measures).view("datetime64[ns]"),
+        take_ranges(words, timestamps + measures, measures).view(numpy.float64),
+    )
+
+
 def encode_batch(batch: MeasureBatch, stamp: int, sacks: int) -> bytes:
     """Return a batch as bytes: what every driver but `file` stores for one request and one sack."""
     metrics, measures = len(batch.metric_ids), len(batch.values)
@@ -212,3 +227,29 @@ def decode_batch(data: bytes, key: str, offset: int = 0) -> StampedBatch:
     if (batch.counts < 0).any() or int(batch.counts.sum()) != measures:
         raise CorruptedData(key, offset, f"counts do not add up to {measures} measures")
     return StampedBatch(stamp, sacks, batch)
+
+
+def decode_batches(data: bytes, metrics: numpy.ndarray, measures: numpy.ndarray) -> MeasureBatch | None:
+    """Return encoded batches that follow on one another as one, copied; None unless all are whole, and of that size.
+
+    metrics, measures : ndarray, shape (k,), int64; of each batch
+
+    `decode_batch` says what is wrong.  No Python loop but for checksums.
+    """
+    sizes = _HEADER.size + body_bytes(metrics, measures)
+    ends = numpy.cumsum(sizes)
+    if len(data) != (ends[-1] if len(ends) else 0):
+        return None
+    words = numpy.frombuffer(data, numpy.dtype("<u8"))
+    bases = (ends - sizes) // 8
+    magic, checksums, versions, _, *counts = words[bases + numpy.arange(_HEADER.size // 8)[:, None]]
+    expected = numpy.frombuffer(_MAGIC, words.dtype)[0], metrics, measures
+    if not all((found == known).all() for found, known in zip((magic, *counts), expected, strict=True)):
+        return None
+    if (versions & 0xffffffff != _VERSION).any():
+        return None
+    digest, view = xxhash.xxh3_64_intdigest, memoryview(data)
+    places = zip(checksums.tolist(), (ends - sizes + _UNCHECKED_BYTES).tolist(), ends.tolist(), strict=True)
+    if any(digest(view[start:end]) != checksum for checksum, start, end in places):
+        return None
+    return gather_slices(words, bases + _HEADER.size // 8, metrics, measures)

@@ -8,7 +8,7 @@ import xxhash
 
 from gnocchi import metric_ids
 from gnocchi.exceptions import CorruptedData
-from gnocchi.incoming.batch import MeasureBatch, body_bytes, select_metrics, take_ranges
+from gnocchi.incoming.batch import MeasureBatch, body_bytes, gather_slices, select_metrics
 from gnocchi.incoming.journal_index import read_ranges
 
 #: Checksums computed at once: as Python's numbers they take 15 times their bytes.
@@ -121,21 +121,6 @@ def read_metric_ids(ranges: IdRanges, sacks: int) -> numpy.ndarray:
         return ids
     slice_of = numpy.repeat(numpy.arange(len(ranges.starts)), ranges.metrics)
     return ids[numpy.isin(slice_of * sacks + metric_ids.sack_numbers(ids, sacks), ranges.wanted)]
-
-
-def gather_slices(words: numpy.ndarray, bases: numpy.ndarray, metrics: numpy.ndarray,
-                  measures: numpy.ndarray) -> MeasureBatch:
-    """Return the slices that begin at the words `bases`, in the order given, as one batch.
-
-    words : ndarray, uint64;  bases, metrics, measures : ndarray, shape (k,), int64.  No Python loop at all.
-    """
-    timestamps = bases + 3 * metrics
-    return MeasureBatch(
-        take_ranges(words, bases, 2 * metrics).view(metric_ids.DTYPE),
-        take_ranges(words, bases + 2 * metrics, metrics).view(numpy.int64),
-        take_ranges(words, timestamps, measures).view("datetime64[ns]"),
-        take_ranges(words, timestamps + measures, measures).view(numpy.float64),
-    )
 
 
 def _read_part(part: JournalPart, damage: list[CorruptedData]) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:

@@ -23,10 +23,10 @@ DAMAGED = f"{PREFIX}damaged"
 #: nobody else waiting for long.
 ENTRIES_AT_ONCE = 20_000
 MEASURES_AT_ONCE = 1_000_000
-#: Entries and measures whose metric ids are asked for at once: the server copies the whole batches for that.
+#: Entries whose batches are copied in the server for one answer, and measures of those of which only ids are asked for.
 ENTRIES_PER_LISTING = 2000
 MEASURES_PER_LISTING = 250_000
-#: Measures of one answer with batches, of several that are asked for together.
+#: Measures of one answer with batches.
 MEASURES_PER_ANSWER = 100_000
 #: Streams that are freed at once.
 STREAMS_PER_TRIM = 32
@@ -69,7 +69,8 @@ return redis.status_reply('OK')
 
 # KEYS: sizes of some sacks.  ARGV: entries of each, entries and measures of all, at most; then of each the id and stamp
 # of the entry behind which to begin.  Where that is not, everything is new: it was freed, or all was lost.
-# Returns of each (as far as there is room) its last entry and those found, each as id and size.
+# Returns of each (as far as there is room) its last entry and those found, each as id and size, with blanks in between:
+# many small answers would take the client ten times as long.
 _LOOK = """
 local entries_each, entries_left, measures_left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = {}
@@ -85,15 +86,29 @@ for place, key in ipairs(KEYS) do
         local count = math.min(wanted, 100)
         local step = redis.call('XRANGE', key, start, '+', 'COUNT', count)
         for _, entry in ipairs(step) do
-            entries[#entries + 1] = {entry[1], entry[2][2]}
+            entries[#entries + 1] = entry[1] .. ' ' .. entry[2][2]
             measures_left = measures_left - string.match(entry[2][2], '^%d+ %d+ (%d+)')
             start = '(' .. entry[1]
         end
         wanted, entries_left = wanted - #step, entries_left - #step
         if #step < count then break end
     end
-    found[place] = {last and {last[1], last[2][2]} or false, entries}
+    found[2 * place - 1] = last and last[1] .. ' ' .. last[2][2] or ''
+    found[2 * place] = table.concat(entries, '\\n')
     if entries_left <= 0 or measures_left <= 0 then break end
+end
+return found
+"""
+
+# KEYS: batches of some sacks.  ARGV: of each the first and last entry.  Returns of each all batches, as one string.
+_READ = """
+local found = {}
+for place, key in ipairs(KEYS) do
+    local batches = {}
+    for _, entry in ipairs(redis.call('XRANGE', key, ARGV[2 * place - 1], ARGV[2 * place])) do
+        batches[#batches + 1] = entry[2][2]
+    end
+    found[place] = table.concat(batches)
 end
 return found
 """
@@ -209,8 +224,8 @@ class Streams:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._write, self._look, self._heads, self._trim, self._forget = (
-            client.register_script(script) for script in (_WRITE, _LOOK, _HEADS, _TRIM, _FORGET))
+        self._write, self._look, self._read, self._heads, self._trim, self._forget = (
+            client.register_script(script) for script in (_WRITE, _LOOK, _READ, _HEADS, _TRIM, _FORGET))
 
     def write(self, sacks: int, stamp: int, shares: Iterable[Share]) -> None:
         """Add shares to the streams of their sacks: all or none."""
@@ -249,8 +264,9 @@ class Streams:
         arguments: list[_Argument] = [entries_each, entries_max, measures_max]
         for _, position in lanes:
             arguments += ["", ""] if position is None else [position.id, position.stamp]
-        return [Look([_parse_entry(entry) for entry in entries], None if last is None else _parse_entry(last))
-                for last, entries in self._look([lane.sizes for lane, _ in lanes], arguments)]
+        answer: Any = self._look([lane.sizes for lane, _ in lanes], arguments)
+        return [Look([_parse_entry(entry) for entry in entries.splitlines()], _parse_entry(last) if last else None)
+                for last, entries in zip(answer[::2], answer[1::2], strict=True)]
 
     def walk(self, lanes: Sequence[tuple[Lane, Position | None]]) -> Iterator[tuple[int, list[Entry]]]:
         """Yield all that lies behind the positions, piece by piece, with the place of its lane."""
@@ -264,6 +280,24 @@ class Streams:
                 if not look.whole:
                     begun = [(place, (lane, look.entries[-1].position))]
             left = begun + left[len(looks):]
+
+    def read_joined(self, wanted: Sequence[tuple[Lane, list[Entry]]]) -> bytes:
+        """Return encoded batches of entries that follow on one another, without anything in between."""
+        found: list[bytes] = []
+        keys: list[str] = []
+        arguments: list[_Argument] = []
+        measures = entries_asked = 0
+        for lane, entries in wanted:
+            for piece in _cut(entries, MEASURES_PER_ANSWER, ENTRIES_PER_LISTING):
+                size = sum(entry.measures for entry in piece)
+                if keys and (measures + size > MEASURES_PER_ANSWER or entries_asked + len(piece) > ENTRIES_PER_LISTING):
+                    found += self._read(keys, arguments)
+                    keys, arguments, measures, entries_asked = [], [], 0, 0
+                keys.append(lane.batches)
+                arguments += [piece[0].id, piece[-1].id]
+                measures += size
+                entries_asked += len(piece)
+        return b"".join([*found, *(self._read(keys, arguments) if keys else ())])
 
     def read(self, wanted: Sequence[tuple[Lane, list[Entry]]]) -> list[list[tuple[str, bytes]]]:
         """Return id and encoded batch of entries that follow on one another; those freed meanwhile are left out."""
@@ -317,8 +351,9 @@ class Streams:
         self._client.hset(DAMAGED, f"{lane.batches} {id}", batch)
 
 
-def _parse_entry(entry: tuple[bytes, bytes]) -> Entry:
-    return Entry(entry[0].decode(), *map(int, entry[1].split()))
+def _parse_entry(entry: bytes) -> Entry:
+    id, *numbers = entry.split()
+    return Entry(id.decode(), *map(int, numbers))
 
 
 def _cut(entries: list[Entry], measures_max: int, entries_max: int) -> Iterator[list[Entry]]:

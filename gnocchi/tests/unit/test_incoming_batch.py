@@ -116,3 +116,32 @@ def test_arrays_of_other_byte_order_are_encoded_alike():
                            batch.values.astype(">f8"))
     assert batches.encode_batch(batch, 1, 1) == batches.encode_batch(swapped, 1, 1)
     assert list_series(batch) == list_series(batches.decode_batch(batches.encode_batch(swapped, 1, 1), "k").batch)
+
+
+@given(st.lists(st.lists(series, max_size=4), max_size=6))
+def test_many_batches_are_decoded_together(requests):
+    """What comes is what decoding each by itself gives, put together."""
+    posted = [bits_batch(pairs) for pairs in requests]
+    encoded = [batches.encode_batch(batch, stamp, 16) for stamp, batch in enumerate(posted)]
+    sizes = numpy.array([(len(b.metric_ids), len(b.values)) for b in posted], numpy.int64).reshape(-1, 2).T
+    decoded = batches.decode_batches(b"".join(encoded), *sizes)
+    expected = batches.concat_batches(posted)
+    assert as_bytes(expected) == as_bytes(decoded)
+    assert [a.dtype for a in expected] == [a.dtype for a in decoded]
+    heads = batches.decode_heads([data[48:48 + 24 * metrics] for data, metrics in zip(encoded, sizes[0], strict=True)])
+    assert as_bytes(expected[:2]) == as_bytes(heads)
+
+
+def test_damage_in_many_batches_is_noticed():
+    """Any flipped bit, a batch that is missing, and one of another size than was told."""
+    posted = [make_batch((uuid.uuid4(), [(3, 1.0)] * count)) for count in (1, 2)]
+    encoded = [batches.encode_batch(batch, 7, 16) for batch in posted]
+    metrics, measures = numpy.array([1, 1]), numpy.array([1, 2])
+    data = b"".join(encoded)
+    assert batches.decode_batches(data, metrics, measures) is not None
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert batches.decode_batches(bytes(damaged), metrics, measures) is None
+    for wrong in (data[:-8], encoded[0], encoded[0] * 2, b"".join(reversed(encoded))):
+        assert batches.decode_batches(wrong, metrics, measures) is None
