@@ -24,6 +24,8 @@ LIST_POLICIES = sa.select(archive_policy).order_by(archive_policy.c.name)
 GET_POLICY = sa.select(archive_policy).where(archive_policy.c.name == sa.bindparam("name"))
 GET_POLICY_FAST = PreparedSelect(GET_POLICY)
 LIST_POLICIES_FAST = PreparedSelect(LIST_POLICIES)
+LIST_POLICIES_BY_ID = PreparedSelect(sa.select(archive_policy).where(
+    archive_policy.c.id.in_(sa.bindparam("ids", type_=archive_policy.c.id.type, expanding=True))))
 
 #: The order in which rules are tried: longer prefixes come before shorter ones, `*` near the end.
 SELECT_RULES = sa.select(
@@ -228,6 +230,5 @@ def list_policies_by_name(connection: sa.Connection, names: set[str]) -> dict[st
 
 
 def list_policies_by_id(connection: sa.Connection, ids: set[uuid.UUID]) -> dict[uuid.UUID, ArchivePolicy]:
-    """Return the policies with these ids that exist."""
-    return {row.id: decode_policy(*row)
-            for row in connection.execute(sa.select(archive_policy).where(archive_policy.c.id.in_(ids)))}
+    """Return the policies with these ids, one at least, that exist."""
+    return {row[0]: decode_policy(*row) for row in LIST_POLICIES_BY_ID.fetch(connection, {"ids": list(ids)})}

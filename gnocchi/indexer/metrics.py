@@ -1,7 +1,7 @@
 """Metrics: who made them, what they are called, which archive policy they follow."""
 
 import datetime
-import itertools
+import functools
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from gnocchi.indexer.checks import check_padding, check_text
 from gnocchi.indexer.filters import Filter
 from gnocchi.indexer.models import ACTIVE, DELETE, UNIT_LENGTH, archive_policy, metric, resource
 from gnocchi.indexer.prepared import PreparedSelect, PreparedWrite
-from gnocchi.indexer.transactions import Connections, Undone, retried
+from gnocchi.indexer.transactions import Connections, Undone, in_ids, retried
 from gnocchi.indexer.visible_metrics import WITH_RESOURCE, VisibleMetrics
 
 T = TypeVar("T")
@@ -64,6 +64,12 @@ FILTER_COLUMNS = {key: SORT_COLUMNS[key] for key in
                   ("id", "name", "unit", "creator", "resource_id", "archive_policy_name")}
 
 
+@functools.cache
+def prepare_list_by_id(dialect: str) -> PreparedSelect:
+    """Return the statement that finds live metrics by `ids`, for a kind of database."""
+    return PreparedSelect(SELECT_METRICS.where(in_ids(dialect, metric.c.id)))
+
+
 def utcnow() -> datetime.datetime:
     """Return the time as the index stores it: naive UTC."""
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
@@ -86,7 +92,7 @@ def decode_metrics(connection: sa.Connection, rows: Sequence[Any]) -> list[Metri
 
     A policy is decoded once, not once per metric.
     """
-    policies = list_policies_by_id(connection, {row.archive_policy_id for row in rows}) if rows else {}
+    policies = list_policies_by_id(connection, {row[1] for row in rows}) if rows else {}
     return [Metric(id=id, archive_policy=policies[policy_id], creator=creator, name=name, unit=unit,
                    resource_id=resource_id)
             for id, policy_id, creator, name, unit, resource_id in rows
@@ -220,10 +226,10 @@ class Metrics(Connections):
     @retried
     def list_metrics_by_id(self, ids: Sequence[uuid.UUID]) -> list[Metric]:
         """Return the live metrics among those named, in no order."""
-        statement = SELECT_METRICS.where(self.in_ids(metric.c.id))
+        statement = prepare_list_by_id(self.dialect)
         with self.reading() as connection:
-            rows = [connection.execute(statement, {"ids": part}).all() for part in chunks(ids)]
-            return decode_metrics(connection, list(itertools.chain.from_iterable(rows)))
+            return decode_metrics(connection, [
+                row for part in chunks(ids) for row in statement.fetch(connection, {"ids": part})])
 
     @retried
     def list_named_metrics(

@@ -97,9 +97,11 @@ def prepare_get_catalogue(granularities: int | None, lows: int) -> PreparedSelec
 
 
 #: Under True: of some granularities only.
-LIST_CATALOGUE_OF_FEW = {False: _select_catalogue(_OVERLAPS, _HOLDS_ANY_OF_FEW),
-                         True: _select_catalogue(_OVERLAPS_AND_GRANULARITY, _HOLDS_ANY_OF_FEW)}
-LIST_CATALOGUE = {False: _select_catalogue(_OVERLAPS), True: _select_catalogue(_OVERLAPS_AND_GRANULARITY)}
+LIST_CATALOGUE_OF_FEW = {
+    False: PreparedSelect(_select_catalogue(_OVERLAPS, _HOLDS_ANY_OF_FEW)),
+    True: PreparedSelect(_select_catalogue(_OVERLAPS_AND_GRANULARITY, _HOLDS_ANY_OF_FEW))}
+LIST_CATALOGUE = {False: PreparedSelect(_select_catalogue(_OVERLAPS)),
+                  True: PreparedSelect(_select_catalogue(_OVERLAPS_AND_GRANULARITY))}
 
 
 def _encode_section(prefix: str, section: SectionRef | None) -> dict[str, Any]:
@@ -357,8 +359,7 @@ class Packs(Connections):
         if len(lows) <= LOWS_LOOKED_UP:
             statement = LIST_CATALOGUE_OF_FEW
             parameters["lows"] = sorted({_cut_low(low, bits) for low in lows for bits in range(BITS_MAX + 1)})
-        with self.reading() as connection:
-            rows = connection.execute(statement[granularities is not None], parameters).all()
+        rows = self.fetch(statement[granularities is not None], parameters)
         lows_by_bits = {bits: {_cut_low(low, bits) for low in lows} for bits in {row[_BITS] for row in rows}}
         return _group_catalogue([row for row in rows if row[_LOW] in lows_by_bits[row[_BITS]]])
 

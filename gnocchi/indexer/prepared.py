@@ -11,24 +11,29 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+#: How SQLAlchemy writes the place of a list in a statement's text.
+_LIST = "__[POSTCOMPILE_{}]"
+
 
 class _Text(NamedTuple):
     """A statement for one kind of database.
 
     names : parameters in the order in which the driver takes them, or None if it takes them by name
+    lists : parameters that stand for a list of values, one at least
     constants : parameters that have a value of their own
     encoders, decoders : what turns values of some parameters, and of some columns by number, to the driver's and back
     """
 
     text: str
     names: list[str] | None
+    lists: frozenset[str]
     constants: dict[str, Any]
     encoders: dict[str, Callable[[Any], Any]]
     decoders: list[tuple[int, Callable[[Any], Any]]]
 
 
 class _Prepared:
-    """A statement; its parameters hold one value each (no `expanding` ones)."""
+    """A statement."""
 
     def __init__(self, statement: Any, columns: Sequence[str] | None = None) -> None:
         self.statement = statement
@@ -44,6 +49,7 @@ class _Prepared:
                     for column in getattr(self.statement, "selected_columns", ())]
         made = self._texts[dialect.name] = _Text(
             str(compiled), compiled.positiontup if compiled.positional else None,
+            frozenset(name for name, parameter in compiled.binds.items() if parameter.expanding),
             {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required},
             {name: encode for name, encode in encoders.items() if encode is not None},
             [(number, decode) for number, decode in enumerate(decoders) if decode is not None])
@@ -57,7 +63,7 @@ class _Prepared:
         """Return the parameters as the driver takes them."""
         values = {**text.constants, **parameters}
         for name, encode in text.encoders.items():
-            values[name] = encode(values[name])
+            values[name] = list(map(encode, values[name])) if name in text.lists else encode(values[name])
         return values if text.names is None else list(map(values.__getitem__, text.names))
 
 
@@ -102,7 +108,7 @@ class PreparedSelect(_Prepared):
         text = self._get_text(dialect)
         cursor = connection.cursor()
         try:
-            cursor.execute(text.text, self._encode(text, parameters))
+            cursor.execute(*self._expand(text, dialect, self._encode(text, parameters)))
             return self._decode(text, cursor)
         finally:
             cursor.close()
@@ -111,8 +117,30 @@ class PreparedSelect(_Prepared):
         """Return all rows, in the transaction.  Raises what SQLAlchemy would."""
         text = self._get_text(connection.dialect)
         with _open_cursor(connection, text.text) as cursor:
-            cursor.execute(text.text, self._encode(text, parameters))
+            cursor.execute(*self._expand(text, connection.dialect, self._encode(text, parameters)))
             return self._decode(text, cursor)
+
+    @staticmethod
+    def _expand(text: _Text, dialect: sa.Dialect, parameters: Any) -> tuple[str, Any]:
+        """Return the text with a place for each value of each list, and the parameters without lists."""
+        if not text.lists:
+            return text.text, parameters
+        expanded = text.text
+        if text.names is None:
+            for name in text.lists:
+                many = {f"{name}_{place}": value for place, value in enumerate(parameters.pop(name))}
+                parameters.update(many)
+                expanded = expanded.replace(_LIST.format(name), ", ".join(f"%({one})s" for one in many))
+            return expanded, parameters
+        mark = "?" if dialect.paramstyle == "qmark" else "%s"
+        values: list[Any] = []
+        for name, value in zip(text.names, parameters, strict=True):
+            if name in text.lists:
+                expanded = expanded.replace(_LIST.format(name), ", ".join([mark] * len(value)))
+                values += value
+            else:
+                values.append(value)
+        return expanded, values
 
     @staticmethod
     def _decode(text: _Text, cursor: Any) -> list[list[Any]]:

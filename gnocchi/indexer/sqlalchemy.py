@@ -4,12 +4,19 @@ import os
 
 from oslo_config import cfg
 
-from gnocchi.indexer.archive_policies import GET_POLICY_FAST, LIST_POLICIES_FAST, ArchivePolicies
+from gnocchi.indexer.archive_policies import (
+    GET_POLICY_FAST,
+    LIST_POLICIES_BY_ID,
+    LIST_POLICIES_FAST,
+    ArchivePolicies,
+)
 from gnocchi.indexer.commits import Commits, list_commit_statements
 from gnocchi.indexer.life_cycle import LifeCycle
-from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics
+from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics, prepare_list_by_id
 from gnocchi.indexer.packs import (
     COUNT_SACKS,
+    LIST_CATALOGUE,
+    LIST_CATALOGUE_OF_FEW,
     LIST_SACKS,
     LOWS,
     SACKS_READ,
@@ -56,7 +63,9 @@ class Indexer(ArchivePolicies, Commits, LifeCycle, Metrics, Packs, ResourceLists
         """Make the statements of frequent requests and commits, for all indexes of this process; connect to nothing."""
         catalogues = [prepare_get_catalogue(granularities, lows) for granularities in (None, 1) for lows in LOWS]
         contents = [prepare_of_sacks(*select, SACKS_READ[-1]) for select in SELECTS_OF_CONTENTS]
-        for statement in (GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, GET_RESOURCE, LIST_METRIC_IDS,
+        catalogues += [*LIST_CATALOGUE.values(), *LIST_CATALOGUE_OF_FEW.values()]
+        for statement in (prepare_list_by_id(self.dialect), LIST_POLICIES_BY_ID, GET_METRIC, GET_RESOURCE_METRIC,
+                          INSERT_METRIC, GET_RESOURCE, LIST_METRIC_IDS,
                           GET_POLICY_FAST, LIST_POLICIES_FAST, COUNT_SACKS, LIST_SACKS, UPDATE_STATISTICS,
                           INSERT_STATISTICS, *catalogues, *contents, *list_commit_statements(self.dialect)):
             statement.compile(self.engine.dialect)

@@ -152,6 +152,16 @@ def _set_up_mysql(connection: Any, record: object) -> None:
         cursor.execute("SET SESSION sql_mode = 'TRADITIONAL', group_concat_max_len = 1048576")
 
 
+def in_ids(dialect: str, column: sa.ColumnElement[Any], name: str = "ids") -> sa.ColumnElement[bool]:
+    """Return the condition that a column is one of the list bound to `name`.
+
+    PostgreSQL takes the list as one array; the others as one parameter each, of which SQLite allows 32,766.
+    """
+    if dialect == "postgresql":
+        return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
+    return column.in_(sa.bindparam(name, type_=column.type, expanding=True))
+
+
 class Connections:
     """The engine and its two entry points.  Safe to share between threads; see `after_fork`.
 
@@ -263,13 +273,8 @@ class Connections:
             self._readers.pop().close()
 
     def in_ids(self, column: sa.ColumnElement[Any], name: str = "ids") -> sa.ColumnElement[bool]:
-        """Return the condition that a column is one of the list bound to `name`.
-
-        PostgreSQL takes the list as one array; the others as one parameter each, of which SQLite allows 32,766.
-        """
-        if self.dialect == "postgresql":
-            return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(column.type)))
-        return column.in_(sa.bindparam(name, type_=column.type, expanding=True))
+        """Return the condition that a column is one of the list bound to `name`."""
+        return in_ids(self.dialect, column, name)
 
     @contextlib.contextmanager
     def _write_queue(self) -> Iterator[None]:

@@ -323,8 +323,10 @@ class StatementCounter:
     def __enter__(self) -> "StatementCounter":
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
         self._restore.callback(sa.event.remove, self._engine, "before_cursor_execute", self._note)
-        for prepared in (PreparedSelect, PreparedWrite):
-            self._restore.enter_context(unittest.mock.patch.object(prepared, "execute", self._noting(prepared.execute)))
+        for prepared, name in ((PreparedSelect, "execute"), (PreparedSelect, "fetch_within"),
+                               (PreparedWrite, "execute")):
+            self._restore.enter_context(
+                unittest.mock.patch.object(prepared, name, self._noting(getattr(prepared, name))))
         return self
 
     def __exit__(self, *exception: object) -> None:

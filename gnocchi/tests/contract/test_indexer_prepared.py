@@ -53,6 +53,23 @@ def test_rows_are_those_of_sqlalchemy(indexer, before_connecting):
     assert 0 == indexer.engine.pool.checkedout()
 
 
+def test_lists_of_values(indexer):
+    """Each in its place among other parameters, of any length; and again, of another length."""
+    made = make_metric(indexer)
+    ids = sa.bindparam("ids", type_=metric.c.id.type, expanding=True)
+    prepared = PreparedSelect(sa.select(metric.c.id, metric.c.name).where(
+        metric.c.creator == sa.bindparam("creator"), metric.c.id.in_(ids), metric.c.name == sa.bindparam("name"),
+        metric.c.status.in_(sa.bindparam("states", expanding=True))))
+    others = [uuid.uuid4() for _ in range(40)]
+    for wanted, states, expected in (([*others, made.id], ["delete", "active"], [[made.id, made.name]]),
+                                     ([made.id], ["active"], [[made.id, made.name]]),
+                                     (others, ["active"], []), ([made.id], ["delete"], [])):
+        parameters = {"ids": wanted, "name": made.name, "creator": "me", "states": states}
+        assert expected == indexer.fetch(prepared, parameters)
+        with indexer.writing() as connection:
+            assert expected == prepared.fetch_within(connection, parameters)
+
+
 def test_transactions_see_their_own_changes(indexer):
     with indexer.writing() as connection:
         connection.execute(sa.insert(archive_policy), {
