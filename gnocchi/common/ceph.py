@@ -69,6 +69,7 @@ class Pool:
         self._cluster = make_cluster(*self._arguments)
         self.timeout_s = int(timeout)
         self._context: Any = None
+        self._shut_out: list[tuple[Any, Any]] = []
         self._lock = threading.Lock()
         self._failures = 0
         self._failure: BackendUnavailable | None = None
@@ -161,6 +162,8 @@ class Pool:
     def close(self) -> None:
         with self._lock:
             self._disconnect()
+            while self._shut_out:
+                _close(*self._shut_out.pop())
 
     @contextlib.contextmanager
     def _using(self, action: str) -> Iterator[Any]:
@@ -172,7 +175,9 @@ class Pool:
             if getattr(e, "errno", None) == errno.ESHUTDOWN:
                 with self._lock:
                     if self._context is context:
-                        self._disconnect()
+                        # Other threads may be in the middle of something with it, so it is closed at the end.
+                        self._shut_out.append((self._cluster, context))
+                        self._cluster = self._context = None
             raise BackendUnavailable(f"ceph: cannot {action} in pool {self._pool}: {_explain(e)}") from e
 
     def _connect(self) -> Any:
@@ -209,11 +214,15 @@ class Pool:
         return context
 
     def _disconnect(self) -> None:
-        cluster, context, self._cluster, self._context = self._cluster, self._context, None, None
-        if context is not None:
-            context.close()
-        if cluster is not None:
-            cluster.shutdown()
+        _close(self._cluster, self._context)
+        self._cluster = self._context = None
+
+
+def _close(cluster: Any, context: Any) -> None:
+    if context is not None:
+        context.close()
+    if cluster is not None:
+        cluster.shutdown()
 
 
 def make_cluster(username: str | None, secret: str | None, keyring: str | None, timeout: str, conffile: str) -> Any:
