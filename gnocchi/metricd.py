@@ -445,7 +445,7 @@ class Master(cotyledon.ServiceManager):
     def _tell_of_death(self, service_id: ServiceId, worker_id: WorkerId, status: int) -> None:
         """Log what only the kernel knows otherwise, such as that there was no memory left."""
         if status:      # 0: was told to end
-            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            how = f"was killed by {_name_signal(-status)}" if status < 0 else f"ended with status {status}"
             LOG.error("The %s worker(%d) %s: starting another", self._services[service_id].service.name, worker_id, how)
 
     def _set_worker_count(self) -> None:
@@ -461,6 +461,13 @@ class Master(cotyledon.ServiceManager):
         # What exists now is shared by all children until somebody writes to it; the collector would.
         allocators.collect_seldom()
         super().run()
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:      # most real-time signals have no name
+        return f"signal {number}"
 
 
 def get_workers(conf: cfg.ConfigOpts) -> int:

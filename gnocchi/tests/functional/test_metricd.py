@@ -116,6 +116,9 @@ def test_killed_worker_is_replaced_and_its_sacks_are_taken_over(upgraded):
     wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
     assert victim not in metricd.wait_for_children(*TITLES).values()
     assert "processing worker(1) was killed by SIGKILL: starting another" in metricd.output
+    os.kill(metricd.children()["gnocchi-metricd: processing worker(0)"], signal.SIGRTMIN + 1)      # it has no name
+    metricd.wait_for(rf"processing worker\(0\) was killed by signal {signal.SIGRTMIN + 1}: starting another")
+    metricd.wait_for_children(*TITLES)
 
 
 def test_sacks_of_a_killed_host_are_taken_over(upgraded):
