@@ -13,6 +13,7 @@ from gnocchi.incoming.redis_streams import COUNTS, DAMAGED, Lane
 from gnocchi.tests.backlog import drain, drain_all, make_batch, make_id
 from gnocchi.tests.coordination import empty_redis, kept_redis, make_redis, serve  # noqa: F401
 from gnocchi.tests.databases import DEADLINE_S
+from gnocchi.tests.faulty import faulty
 
 SACKS = 4
 EMPTY = {sack: {} for sack in range(SACKS)}
@@ -273,6 +274,25 @@ def test_wait(make_driver):
     poster.start()
     assert {0} == reader.wait([0, 1], DEADLINE_S)
     poster.join()
+
+
+def test_wait_while_connections_break(make_driver, kept_redis):  # noqa: F811
+    """A server that falls silent, or breaks the connection, is an error after `socket_timeout`; then all goes on."""
+    writer = make_driver()
+    with faulty(kept_redis.port) as proxy:
+        reader = RedisDriver(f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5", SACKS)
+        for fault in (proxy.swallow, proxy.reset):
+            assert set() == reader.wait([0], 0.01)
+            fault()
+            with pytest.raises(BackendUnavailable, match="redis: cannot wait for measures"):
+                reader.wait([0], DEADLINE_S)
+            proxy.pass_on()
+            writer.write_measures(request(1, [0]))
+            deadline = time.monotonic() + DEADLINE_S
+            while reader.wait([0], DEADLINE_S) != {0}:      # for no longer than half of `socket_timeout`
+                assert time.monotonic() < deadline
+            reader.read_backlog(0, {}, 100)
+        reader.close()
 
 
 def test_wait_does_not_tell_twice_of_what_others_took(make_driver):

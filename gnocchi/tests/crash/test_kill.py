@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from gnocchi.tests.coordination import make_redis, serve
 from gnocchi.tests.crash.load import Load
 from gnocchi.tests.crash.service import Service, await_end, await_until, list_session
 from gnocchi.tests.functional.daemons import Daemon
@@ -156,6 +157,17 @@ def test_kills_with_everything_in_ceph(seed, tmp_path, empty_ceph):
         kill_and_compare(seed, service, {victim: -(-count // 4) for victim, count in KILLS.items()})
     finally:
         service.remove()
+
+
+def test_kills_with_everything_in_redis(seed, tmp_path):
+    """The same in Redis, with the locks in it: those of whoever is killed stay for some seconds."""
+    for server in serve(lambda: make_redis(durable=True)):
+        service = Service(tmp_path, {"metricd": {"metric_cleanup_delay": 1}, "storage": {
+            "driver": "redis", "redis_url": f"redis://127.0.0.1:{server.port}?timeout=3"}})
+        try:
+            kill_and_compare(seed, service, {victim: -(-count // 4) for victim, count in KILLS.items()})
+        finally:
+            service.remove()
 
 
 def test_standalone_killed_in_parts_loses_nothing(seed, service):

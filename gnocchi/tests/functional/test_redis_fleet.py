@@ -158,3 +158,21 @@ def test_replica_takes_the_place_of_the_master(tmp_path):
         wait_until_empty(deployment, metricd)
         assert {3} == {count_points(deployment, id) for id in ids}
         stop(metricd, api)
+
+
+def test_change_of_sacks(deployment):
+    """It needs an empty backlog, and then all goes on in the new sacks."""
+    ids = deployment.create_metrics(20)
+    deployment.post(ids)
+    assert 1 == deployment.run("gnocchi-change-sack-size", "32").returncode
+    metricd, api = start(deployment)
+    wait_until_empty(deployment, metricd)
+    stop(metricd, api)
+    done = deployment.run("gnocchi-change-sack-size", "32")
+    assert 0 == done.returncode, done.stdout
+    deployment.close_backends()
+    metricd, api = start(deployment)
+    assert 202 == post(deployment, ids, 1)[0]
+    wait_until_empty(deployment, metricd)
+    assert {2} == {count_points(deployment, id) for id in ids}
+    stop(metricd, api)
