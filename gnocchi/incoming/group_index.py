@@ -154,13 +154,22 @@ class GroupIndex:
         return any(group.loaded and group.key.stamp > self._horizon for group in self._groups.values())
 
     @property
+    def is_full(self) -> bool:
+        """Whether there is no room for what more groups hold."""
+        return self._horizon is not None and len(self._entries) >= ENTRIES_MAX
+
+    @property
     def entries_waiting(self) -> int:
         return len(self._entries)
 
     def load_piece(self) -> bool:
-        """Get to know more groups, the oldest first; return whether there were any."""
+        """Get to know more groups, the oldest first; return whether there were any.
+
+        Those that come before others which are known already find room always: these could not be taken else.
+        """
         size = count = 0
-        while size < BYTES_PER_PIECE and count < GROUPS_PER_PIECE and len(self._entries) < ENTRIES_MAX:
+        while (size < BYTES_PER_PIECE and count < GROUPS_PER_PIECE
+               and (len(self._entries) < ENTRIES_MAX or self.has_holes)):
             groups = list(itertools.islice((group for group in self._groups.values() if not group.loaded),
                                            GROUPS_AT_ONCE))
             if not groups:

@@ -160,14 +160,21 @@ class KeyedDriver(IncomingDriver):
     def _refresh(self, marks: Mapping[int, Marks]) -> None:
         """Look at the groups there are, and forget what the sacks have committed."""
         self._index.refresh()
-        self._load()
         self._index.forget(marks)
+        while self._load_some():
+            self._index.forget(marks)
+
+    def _load_some(self) -> bool:
+        """Get to know what is in more groups, unless that is enough to go on with; return whether there were any."""
+        if not self._index.has_holes and self._index.entries_waiting >= _ENTRIES_LOW or not self._index.load_piece():
+            return False
+        for error in list(self._index.damaged.values()):
+            self._note_damage(error)
+        return True
 
     def _load(self) -> None:
-        """Get to know what is in groups, unless that is enough to go on with."""
-        while (self._index.has_holes or self._index.entries_waiting < _ENTRIES_LOW) and self._index.load_piece():
-            for error in list(self._index.damaged.values()):
-                self._note_damage(error)
+        while self._load_some():
+            pass
 
     def _plan_all(self, checkpoints: Mapping[int, Checkpoint],
                   measures_max: int) -> tuple[dict[int, Backlog | None], list[_Plan]]:
@@ -199,6 +206,8 @@ class KeyedDriver(IncomingDriver):
             if missing and self._index.seek(missing):
                 continue
             if plans or not (self._index.load_piece() or (waits and not refreshed)):
+                if not plans and self._index.is_full:
+                    raise BackendUnavailable("Incoming measures: more slices of other sacks wait than can be looked at")
                 return found, plans
             if waits and not refreshed:
                 # What is newer than the listing may be taken after another one.
