@@ -194,20 +194,20 @@ class Processor(Job):
                 allocators.trim()
                 self._trim_due = False
             return
-        if due:
-            self._next_scan = now + self._conf.metricd.metric_processing_delay
         checkpoints = {sack.number: sack.checkpoint for sack in self._backends.indexer.list_sacks()}
         if self._committed and due:
             self._backends.incoming.acknowledge(checkpoints)
             self._committed = False
         backlogs = self._backends.incoming.list_backlogs(checkpoints)
-        # Noted before the backlog was listed: what came in between is seen by the next round.
-        self._position = position
         self._drained = not backlogs
-        if not backlogs and self._schedule is not None:
-            return
-        schedule = self._call_roll(len(checkpoints))
-        self._process_all(schedule.order(backlogs, time.time_ns()), backlogs, len(checkpoints))
+        if backlogs or self._schedule is None:
+            schedule = self._call_roll(len(checkpoints))
+            self._process_all(schedule.order(backlogs, time.time_ns()), backlogs, len(checkpoints))
+        # As it was before the backlog was listed: what came in between is seen by the next round.  And so is what was
+        # left because a back end is away.
+        self._position = position
+        if due:
+            self._next_scan = now + self._conf.metricd.metric_processing_delay
         self._rest_s = REST * (time.monotonic() - now)
 
     def _process_all(self, waiting: Sequence[int], backlogs: Mapping[int, SackBacklog], sacks: int) -> None:

@@ -205,6 +205,27 @@ def test_driver_that_cannot_tell_its_position(engine, worker, monkeypatch):
     assert [] == list_waiting(engine)
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_back_end_that_was_away(engine, worker, monkeypatch, tells):
+    """What was left is taken in the next round, although nothing new has come in and the next full look is far."""
+    def fail(numbers):
+        raise BackendUnavailable("storage: away")
+
+    worker.run_round()
+    worker._conf.metricd.metric_processing_delay = 3600.0
+    if tells:
+        worker._next_scan = time.monotonic() + 3600
+    else:
+        monkeypatch.setattr(engine.incoming, "get_position", lambda: None)
+    post(engine)
+    with monkeypatch.context() as patch:
+        note_groups(patch, fail)
+        with pytest.raises(BackendUnavailable):
+            worker.run_round()
+    worker.run_round()
+    assert [] == list_waiting(engine)
+
+
 @pytest.fixture
 def woken_by(engine, worker, monkeypatch):
     """Return a list of what the incoming driver will wake the worker with, one set after the other."""
