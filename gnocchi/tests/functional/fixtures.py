@@ -1,11 +1,23 @@
 """Gabbi fixtures: each YAML file gets a fresh, empty service."""
 
-from gabbi import fixture
+from gabbi import driver, fixture, pytester
 
 from gnocchi.tests.functional.service import ApiService
 
 PREFIX = "/gnocchi"
 MAX_LIMIT = 7
+
+
+_get_cleanname = pytester.get_cleanname
+
+
+def get_cleanname(item):
+    """Gabbi's plugin takes every test of the run whose id holds a colon for one of its own."""
+    name = _get_cleanname(item)
+    return name if getattr(item, "function", None) is driver.test_pytest else name.replace(":", "")
+
+
+pytester.get_cleanname = get_cleanname
 
 
 class CurrentPort:

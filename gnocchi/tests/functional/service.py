@@ -57,7 +57,7 @@ def copy_upgraded(directory: pathlib.Path, *arguments: str) -> None:
 
 
 class ApiService:
-    """Starts `gnocchi-api` on an empty SQLite index and file storage in a temporary directory.
+    """Starts `gnocchi-api` on an empty index and storage: SQLite and files in a temporary directory, or as told.
 
     Parameters
     ----------
@@ -96,7 +96,10 @@ class ApiService:
         try:
             self.port = find_free_port()
             self._write_config()
-            copy_upgraded(self.directory, "--skip-archive-policies-creation")
+            if "indexer" in self._options or "storage" in self._options:
+                self.run("gnocchi-upgrade", "--skip-archive-policies-creation")
+            else:
+                copy_upgraded(self.directory, "--skip-archive-policies-creation")
             with self.log_file.open("wb") as log:
                 self._process = subprocess.Popen(
                     [*find_command("gnocchi-api"), "--config-file", str(self.config_file)],

@@ -27,7 +27,7 @@ ANSWER_S = DEADLINE_S
 @pytest.fixture(scope="module")
 def servers():
     """A server of its own for each back end."""
-    postgresql = PostgresqlServer()
+    postgresql = PostgresqlServer(durable=True)
     with contextlib.ExitStack() as started:
         started.callback(postgresql.stop)
         postgresql.start()
