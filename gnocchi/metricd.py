@@ -47,9 +47,9 @@ DELAY_MIN_S = 0.05
 #: taken together, and the same heads are not written again and again.
 REST = 4
 
-#: Pause after a failed round in seconds: doubled from the first to the last.
+#: Pause after a failed round in seconds: doubled from the first to the last, by which work goes on later than it could.
 RETRY_S = 0.5
-RETRY_MAX_S = 60.0
+RETRY_MAX_S = 10.0
 
 #: Sacks that are processed together: what they share costs each of them little then, and no lock is held for long.
 SACKS_PER_COMMIT = 64

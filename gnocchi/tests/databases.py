@@ -161,7 +161,13 @@ def _fast_directory() -> str | None:
 
 
 class PostgresqlServer(DatabaseServer):
+    """durable : bool; what is committed survives `kill`"""
+
     name = "postgresql"
+
+    def __init__(self, memory_mb: int = 32, *, durable: bool = False) -> None:
+        super().__init__(memory_mb)
+        self._durable = durable
 
     def start(self) -> None:
         programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"),
@@ -174,8 +180,9 @@ class PostgresqlServer(DatabaseServer):
         data = str(self.directory / "d")
         self._run(str(binaries / "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8",
                   "--no-locale", user=user)
-        settings = {"listen_addresses": "127.0.0.1", "fsync": "off", "synchronous_commit": "off",
-                    "full_page_writes": "off", "shared_buffers": f"{self._memory_mb}MB", "max_connections": "100"}
+        settings = {"listen_addresses": "127.0.0.1", "fsync": "off",
+                    "synchronous_commit": "on" if self._durable else "off", "full_page_writes": "off",
+                    "shared_buffers": f"{self._memory_mb}MB", "max_connections": "100"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._spawn(str(binaries / "postgres"), "-D", data, "-p", str(self.port), "-k", str(self.directory), *options,
                     user=user)

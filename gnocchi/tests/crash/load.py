@@ -9,7 +9,7 @@ again with another value: the order of the posts of one timestamp is known.
 import itertools
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -66,13 +66,16 @@ class Load:
     Parameters
     ----------
     seed : int
-    port : int
-        Of the API.
+    ports : int or sequence of int
+        Of the API; clients share several evenly.
+    refusals_certain : bool
+        Whether 503 means that nothing was stored.
     """
 
-    def __init__(self, seed: int, port: int) -> None:
+    def __init__(self, seed: int, ports: int | Sequence[int], *, refusals_certain: bool = True) -> None:
         self._seed = seed
-        self._port = port
+        self._ports = [ports] if isinstance(ports, int) else ports
+        self._refusals_certain = refusals_certain
         self._metrics: dict[str, Policy] = {}
         self._posts: list[list[Post]] = [[] for _ in range(CLIENTS)]
         self._rounds = [0] * CLIENTS
@@ -83,7 +86,7 @@ class Load:
         self._failures: list[BaseException] = []
 
     def start(self) -> None:
-        client = Client(self._port)
+        client = Client(self._ports[0])
         for policy in POLICIES:
             client.create_policy(policy.name, [{"granularity": width, "points": 1_000_000 // width}
                                                for width in policy.granularities_s], list(METHODS), policy.back_window)
@@ -108,9 +111,17 @@ class Load:
         """Return how many requests were stored (True), refused (False) or had no answer (None)."""
         return sum(post.stored is stored for posts in self._posts for post in tuple(posts))
 
+    def count_values(self) -> int:
+        """Return how many values were made; each is its own number."""
+        return next(self._values)
+
+    def count_by_client(self) -> list[int]:
+        """Return how many requests of each client were stored."""
+        return [sum(post.stored is True for post in tuple(posts)) for posts in self._posts]
+
     def _run(self, number: int) -> None:
         rng = random.Random(f"{self._seed} {number}")
-        client = Client(self._port)
+        client = Client(self._ports[number % len(self._ports)])
         try:
             while self._take_turn(number):
                 self._post(client, rng, number)
@@ -146,7 +157,11 @@ class Load:
             self._stop.wait(PAUSE_S)
             return
         assert reply.status in (202, 503), f"{reply.status} {reply.body}"
-        self._posts[number].append(Post(points, reply.status == 202, True))
+        if reply.status == 503 and not self._refusals_certain:
+            self._posts[number].append(Post(points, None, False))
+            self._stop.wait(PAUSE_S)
+        else:
+            self._posts[number].append(Post(points, reply.status == 202, True))
 
     def _choose_time(self, rng: random.Random, number: int) -> int:
         """Return a timestamp (ns) of this client: of this round, now and then of an earlier one."""
@@ -158,7 +173,7 @@ class Load:
 
     def verify(self) -> None:
         """Compare what is stored with what was answered.  To be called once the backlog is empty."""
-        client = Client(self._port)
+        client = Client(self._ports[0])
         expected = self._list_candidates()
         stored = {}
         for metric, policy in self._metrics.items():
@@ -166,10 +181,19 @@ class Load:
             finest = policy.granularities_s[0]
             mine = {second: candidates for (name, second), candidates in expected.items() if name == metric}
             kept = {int(second): value for second, value in series["last"].get(finest, ())}
-            _check_points(metric, mine, kept)
+            _check_points(metric, mine, kept, lambda second, metric=metric: self._tell_history(metric, second))
             stored.update({(metric, second): value for second, value in kept.items()})
             _check_aggregates(metric, policy, series)
         self._check_all_or_nothing(stored)
+
+    def _tell_history(self, metric: str, second: int) -> str:
+        """Return what was posted for one point, in order."""
+        posts = [(number, post) for number, posts in enumerate(self._posts) for post in posts]
+        outcomes = {True: "stored", False: "refused", None: "in doubt"}
+        return f"{second}: " + ", ".join(
+            f"{value} by client {number}: {outcomes[post.stored]}{'' if post.in_time else ', perhaps late'}"
+            for number, post in posts for (name, ns), value in post.points.items()
+            if name == metric and ns // 10**9 == second)
 
     def _list_candidates(self) -> dict[tuple[str, int], set[float | None]]:
         """Return, by metric and second, the values that may be stored; None means that there may be nothing."""
@@ -207,9 +231,11 @@ def _read(client: Client, metric: str, method: str) -> dict[float, list[tuple[fl
     return series
 
 
-def _check_points(metric: str, expected: dict[int, set[float | None]], kept: dict[int, float]) -> None:
+def _check_points(metric: str, expected: dict[int, set[float | None]], kept: dict[int, float],
+                  tell_history: Callable[[int], str]) -> None:
     invented = {second: value for second, value in kept.items() if value not in expected.get(second, ())}
-    assert not invented, f"metric {metric} has what nobody posted, or what was replaced: {invented}"
+    histories = [tell_history(second) for second in itertools.islice(invented, 5)]
+    assert not invented, f"metric {metric} has what nobody posted, or what was replaced: {invented}; {histories}"
     lost = {second: values for second, values in expected.items() if None not in values and second not in kept}
     assert not lost, f"metric {metric} has lost what was acknowledged: {lost}"
 
