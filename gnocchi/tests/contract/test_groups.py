@@ -190,13 +190,14 @@ class Service(RuleBasedStateMachine):
         """Return whether one is taken before another for sure.
 
         What no listing shows is looked for when the same process wrote something later, and all in between can be read.
+        For each sack, that is; of groups that were cut for others it is not known which come before which.
         """
-        if first in self.away:
-            return False
+        if first not in self.away | self.hidden:
+            return True
         writer = self.posted[first][0]
         between = self.away.intersection(range(first, second))
-        return first not in self.hidden or (
-            self.posted[second][0] == writer and all(self.posted[number][0] != writer for number in between))
+        return (first in self.hidden and writer._sacks == SACKS and self.posted[second][0] is writer
+                and all(self.posted[number][0] is not writer for number in between))
 
 
 TestService = Service.TestCase

@@ -6,9 +6,11 @@ from gnocchi.common import swift as swift_module
 from gnocchi.common.swift import Container
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, ObjectNotFound
 from gnocchi.incoming.swift import SwiftDriver as IncomingDriver
+from gnocchi.storage.drivers import ByteRange
 from gnocchi.storage.drivers.swift import SwiftDriver
-from gnocchi.tests import swift_server
 from gnocchi.tests.backlog import drain, make_batch, make_id
+from gnocchi.tests.functional.keystone import Keystone
+from gnocchi.tests.functional.keystone_server import PASSWORD
 from gnocchi.tests.swift import serve_swift
 
 BATCH = make_batch((make_id(0), [(1, 1.0)]))
@@ -147,11 +149,32 @@ def test_server_that_does_not_answer(swift, connected):
     assert (5.0, 30.0) == SwiftDriver("special", **swift.arguments, timeout=300)._objects._options["timeouts"]
 
 
-def test_other_versions_of_authentication(swift):
-    """Who asks Keystone, which is not there, is told that, without the password."""
-    driver = SwiftDriver("special", **(swift.arguments | {
-        "auth_version": "3", "authurl": f"http://127.0.0.1:{swift.port}/v3", "project_name": "p",
-        "key": swift_server.KEY}))
-    with pytest.raises(BackendUnavailable, match="^swift: cannot read a/1") as e:
-        driver.get("a/1")
-    assert swift_server.KEY not in str(e.value)
+def test_keystone():
+    """A token of version 3, for the account that the catalogue tells."""
+    keystone = Keystone()
+    try:
+        keystone.start()
+        # Without anybody to look at the token.
+        for server in serve_swift("tempauth"):
+            keystone.create("project", "metering")
+            keystone.create_user("gnocchi")
+            keystone.grant("gnocchi", "member", "metering")
+            for kind, account in (("object-store", "AUTH_right"), ("other-store", "AUTH_other")):
+                keystone.register(kind, kind, f"http://127.0.0.1:{server.port}/v1/{account}")
+            options = {"auth_version": "3", "authurl": keystone.url, "user": "gnocchi", "key": PASSWORD,
+                       "project_name": "metering", "user_domain_name": "Default", "project_domain_name": "Default",
+                       "region": "R1"}
+            driver = SwiftDriver("special", 2, **options)
+            driver.upgrade()
+            driver.put_many([("a/1", b"x"), ("a/2", b"y")])
+            assert [b"x", b"y"] == driver.get_many([ByteRange("a/1"), ByteRange("a/2")])
+            assert driver._objects._token[0].endswith("/v1/AUTH_right")
+            other = SwiftDriver("special", **options, service_type="other-store")
+            with pytest.raises(BackendUnavailable, match="gnocchi-upgrade"):
+                other.get("a/1")
+            for wrong in ({"key": "hush"}, {"region": "R2"}, {"project_name": "nowhere"}):
+                with pytest.raises(BackendUnavailable, match="^swift: cannot read a/1: ") as e:
+                    SwiftDriver("special", **(options | wrong)).get("a/1")
+                assert "hush" not in str(e.value)
+    finally:
+        keystone.stop()
