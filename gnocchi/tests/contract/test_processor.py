@@ -310,8 +310,7 @@ def test_worker_is_woken_by_redis(engine, worker, empty_redis, monkeypatch):  # 
     monkeypatch.setattr(metricd, "GREEDY_DELAY_S", 3600.0)
     worker._conf.metricd.greedy = True
     worker._conf.metricd.metric_processing_delay = 3600.0
-    # It waits for no longer than half of that at once, so that it ends.
-    engine.incoming = worker._backends.incoming = RedisDriver(f"{empty_redis}?socket_timeout=1", SACKS)
+    engine.incoming = worker._backends.incoming = RedisDriver(empty_redis, SACKS)
     runner = threading.Thread(target=worker.run)
     runner.start()
     try:
@@ -325,5 +324,6 @@ def test_worker_is_woken_by_redis(engine, worker, empty_redis, monkeypatch):  # 
                 assert minutes == len(engine.read(metric, "sum")[60.0])
     finally:
         worker.stop()
+        post(engine)    # which ends its waiting
         runner.join(DEADLINE_S)
     assert not runner.is_alive()
