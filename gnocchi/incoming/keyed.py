@@ -108,7 +108,8 @@ class KeyedDriver(IncomingDriver):
             with self._lock:
                 found, plans = self._plan_all(checkpoints, measures_max)
             try:
-                return found | self._read(plans)
+                found |= self._read(plans)
+                return {sack: found[sack] for sack in checkpoints if sack in found}
             except GroupGone as e:
                 # Somebody deleted it: committed, all of it.  So look again.
                 with self._lock:
@@ -178,7 +179,10 @@ class KeyedDriver(IncomingDriver):
 
     def _plan_all(self, checkpoints: Mapping[int, Checkpoint],
                   measures_max: int) -> tuple[dict[int, Backlog | None], list[_Plan]]:
-        """Choose the next slice of each sack; return the sacks that were looked at, too."""
+        """Choose the next slice of each sack; return those that have none, too.
+
+        As long as not all groups are known, a sack that has nothing in those that are is left out.
+        """
         self._index.refresh()
         self._load()
         sought: set[str] = set()
@@ -192,9 +196,10 @@ class KeyedDriver(IncomingDriver):
             for sack, checkpoint in checkpoints.items():
                 if room <= 0:
                     break
-                found[sack] = None
                 marks = Marks(checkpoint)
                 entries = self._index.list_untaken(sack, marks)
+                if self._index.sees_all and not len(entries):
+                    found[sack] = None
                 ready = entries[:self._index.count_ready(entries)]
                 waits = waits or len(ready) < len(entries)
                 if len(ready):
@@ -208,7 +213,7 @@ class KeyedDriver(IncomingDriver):
             if plans or not (self._index.load_piece() or (waits and not refreshed)):
                 if not plans and self._index.is_full:
                     raise BackendUnavailable("Incoming measures: more slices of other sacks wait than can be looked at")
-                return found, plans
+                return found if plans else dict.fromkeys(checkpoints), plans
             if waits and not refreshed:
                 # What is newer than the listing may be taken after another one.
                 refreshed = True

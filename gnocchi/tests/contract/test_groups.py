@@ -299,6 +299,20 @@ def test_backlog_of_others_that_does_not_fit():
     assert 9 == len(drain(driver, 3)[0])
 
 
+def test_sacks_whose_measures_come_later():
+    """While others have something to take they are left out, and not said to have nothing."""
+    store = MemoryStore()
+    writer = KeyedDriver(store, 4)
+    for sack in (0, 0, 0, 0, 1, 1, 1, 3):
+        writer.write_measures(make_batch((make_id(sack), [(1, 1.0)])))
+    with small_limits():
+        driver = KeyedDriver(store, 4)
+        found = driver.read_backlogs({sack: {} for sack in range(4)}, 100)
+        assert (([0], False)) == (list(found), found[0].complete)
+    found = KeyedDriver(store, 4).read_backlogs({sack: {} for sack in range(4)}, 100)
+    assert ([0, 1, 2, 3], None, True) == (sorted(found), found[2], found[3].complete)
+
+
 def test_sack_that_is_far_behind():
     """The others go on, and what they have committed takes no memory."""
     store = MemoryStore()
