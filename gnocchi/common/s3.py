@@ -18,6 +18,7 @@ from botocore.exceptions import (
     IncompleteReadError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from gnocchi.common.objects import Objects, explain_connection
 from gnocchi.exceptions import BackendUnavailable
@@ -97,7 +98,7 @@ class Bucket(Objects):
                 status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 if attempt == ATTEMPTS or not (status >= 500 or status == 429):
                     raise self.failed(action, f"{status} {code}") from e
-            except (BotoCoreError, ValueError, urllib3.exceptions.HTTPError) as e:
+            except (BotoCoreError, ResponseParserError, ValueError, urllib3.exceptions.HTTPError) as e:
                 if attempt == ATTEMPTS or not _may_pass(e):
                     raise self.failed(action, _explain(e)) from e
             time.sleep(random.uniform(0, PAUSE_S))
@@ -137,6 +138,8 @@ class Bucket(Objects):
             page = self._call(action, "list_objects_v2", Prefix=prefix, StartAfter=after, MaxKeys=KEYS_AT_ONCE)
             if page is None:
                 raise self.no_container(action)
+            if "IsTruncated" not in page:   # An answer that was cut off may pass for an empty one.
+                raise self.failed(action, "the answer was cut off")
             keys = [row["Key"] for row in page.get("Contents", ())]
             yield from keys
             if not page["IsTruncated"]:
@@ -175,5 +178,7 @@ def _explain(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, _LOST_CONNECTIONS):
         return explain_connection(getattr(error, "kwargs", {}).get("error", error))
+    if isinstance(error, ResponseParserError):
+        return "the answer is not S3's"
     # What is wrong with the configuration, such as NoCredentialsError; ValueError where the URL is none.
     return type(error).__name__ if isinstance(error, BotoCoreError) else "s3_endpoint_url is not valid"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
+import urllib3.exceptions
 from swiftclient import client
 from swiftclient.exceptions import ClientException
 
@@ -27,6 +28,7 @@ KEYS_DELETED = 1000
 #: Connections that are kept for the next use.
 CONNECTIONS_KEPT = 64
 
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError)
 _GONE = 404
 _NOT_SATISFIABLE = 416
 
@@ -139,9 +141,12 @@ class Container(Objects):
                     self._token = None
                 if attempt == ATTEMPTS or not _may_pass(e):
                     raise self.failed(action, _explain(e)) from e
-            except (requests.RequestException, OSError) as e:
-                if attempt == ATTEMPTS or isinstance(e, requests.Timeout):
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
+                # urllib3's own come up while an answer is read, by which `requests` is passed by.
+                if attempt == ATTEMPTS or isinstance(e, _TIMEOUTS):
                     raise self.failed(action, _explain(e)) from e
+            except ValueError as e:
+                raise self.failed(action, "the answer is not Swift's") from e
             except ImportError as e:
                 raise self.failed(action, str(e)) from e
         raise AssertionError("BUG: no attempt was made")
@@ -249,7 +254,7 @@ def _explain(error: Exception) -> str:
         if error.http_status is None:
             return "authentication failed" if "Auth" in str(error) else "no such account, endpoint or service"
         return f"{error.http_status} {error.http_reason or ''}".strip()
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, _TIMEOUTS):
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):
         return "TLS failed: the certificate is not trusted, or the server has none"

@@ -1,5 +1,7 @@
 """What is particular to S3: buckets, keys that are refused, calls of bounded size, and its absence."""
 
+import contextlib
+
 import pytest
 
 from gnocchi.common import s3 as s3_module
@@ -8,6 +10,7 @@ from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
 from gnocchi.incoming.s3 import S3Driver as IncomingDriver
 from gnocchi.storage.drivers.s3 import S3Driver
 from gnocchi.tests.backlog import drain, make_batch, make_id
+from gnocchi.tests.faulty import faulty
 
 BATCH = make_batch((make_id(0), [(1, 1.0)]))
 
@@ -119,3 +122,25 @@ def test_server_that_does_not_answer(gateway, connected):
     driver.upgrade()
     with pytest.raises(ObjectNotFound):
         driver.get("a/1")
+
+
+def test_connections_that_break(driver, gateway):
+    """Wherever an answer is cut off, it is tried again, or the server is away; what is no answer is none."""
+    driver.put("a/1", b"x" * 1000)
+    with faulty(gateway.port) as proxy:
+        other = S3Driver("special", **(gateway.arguments | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}))
+        calls = (lambda: other.get("a/1"), lambda: other.put("a/2", b"y"), lambda: list(other.list("a/")),
+                 lambda: other.delete_many(["a/7", "a/8"]), other.upgrade)
+        for count in [*range(0, 600, 37), 1200]:
+            for call in calls:
+                proxy.cut_after(count)
+                with contextlib.suppress(BackendUnavailable):
+                    call()
+        proxy.pass_on()
+        assert (b"x" * 1000, ["a/1", "a/2"]) == (calls[0](), calls[2]())
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<<<>>", b"nonsense\r\n\r\n",
+                       b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"):
+            proxy.answer(answer)
+            with pytest.raises(BackendUnavailable):
+                list(other.list("a/"))
+        other.close()
