@@ -28,6 +28,10 @@ TIMEOUT_S = DEADLINE_S
 READY = r"WSGI app 0 \(mountpoint=''\) ready"
 REPORT = r"INFO +gnocchi.metricd: 0 measurements bundles across 0 metrics wait to be processed\.$"
 
+#: Of the processes of a metricd, as a Deployment configures it.
+METRICD_TITLES = ["gnocchi-metricd: processing worker(0)", "gnocchi-metricd: processing worker(1)",
+                  "gnocchi-metricd: reporting worker(0)", "gnocchi-metricd: janitor worker(0)"]
+
 
 def wait_until(condition: Callable[[], object], told: Callable[[], str] = str) -> None:
     """Wait for a condition; `told` explains the failure."""

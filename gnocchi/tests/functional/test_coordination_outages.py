@@ -4,7 +4,7 @@ import pytest
 
 from gnocchi.tests.coordination import MAKERS, make_url, serve
 from gnocchi.tests.databases import PostgresqlServer
-from gnocchi.tests.functional.daemons import Deployment, wait_until
+from gnocchi.tests.functional.daemons import METRICD_TITLES, Deployment, wait_until
 
 SACKS = 8
 
@@ -35,7 +35,7 @@ def test_workers_wait_and_go_on(service, tmp_path):
         deployment.post(ids)
         metricd = deployment.start("gnocchi-metricd")
         wait_until(lambda: deployment.count_backlog() == 0, lambda: metricd.output)
-        workers = metricd.children()
+        workers = metricd.wait_for_children(*METRICD_TITLES)
         kill()
         commits = deployment.count_commits()
         for minute in range(1, 4):

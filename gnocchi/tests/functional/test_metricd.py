@@ -20,17 +20,14 @@ from gnocchi.processing.members import list_processors
 from gnocchi.processing.statistics import FORGET_S, list_living
 from gnocchi.tests.coordination import redis_server  # noqa: F401
 from gnocchi.tests.databases import StatementCounter
-from gnocchi.tests.functional.daemons import READY, REPORT, TIMEOUT_S, wait_until
-
-TITLES = ["gnocchi-metricd: processing worker(0)", "gnocchi-metricd: processing worker(1)",
-          "gnocchi-metricd: reporting worker(0)", "gnocchi-metricd: janitor worker(0)"]
+from gnocchi.tests.functional.daemons import METRICD_TITLES, READY, REPORT, TIMEOUT_S, wait_until
 
 
 def test_metricd_shows_its_processes_and_reports_at_once(upgraded):
     """Monitoring finds the titles it greps for; the report is printed at start, also without a backlog."""
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for(REPORT)
-    metricd.wait_for_children(*TITLES)
+    metricd.wait_for_children(*METRICD_TITLES)
     title = pathlib.Path(f"/proc/{metricd.process.pid}/cmdline").read_text().replace("\0", " ")
     assert title.startswith("gnocchi-metricd: master process [")
 
@@ -39,14 +36,14 @@ def test_metricd_without_reporting(upgraded):
     """A reporting delay of -1 means no such process."""
     upgraded.configure({"metricd": {"metric_reporting_delay": -1}})
     metricd = upgraded.start("gnocchi-metricd")
-    metricd.wait_for_children(*[title for title in TITLES if "reporting" not in title])
+    metricd.wait_for_children(*[title for title in METRICD_TITLES if "reporting" not in title])
 
 
 def test_metricd_drains_on_sigterm(upgraded):
     """SIGTERM lets workers finish, says so, and ends with 0."""
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for("Joined coordination group: gnocchi-processing", 2)
-    metricd.wait_for_children(*TITLES)    # these heed signals
+    metricd.wait_for_children(*METRICD_TITLES)    # these heed signals
     assert 0 == metricd.stop()
     assert 2 == metricd.output.count("Waiting ongoing metric processing to finish")
     assert "Traceback" not in metricd.output
@@ -63,15 +60,15 @@ def test_metricd_changes_its_number_of_workers(upgraded):
     """SIGHUP reads the files again: more workers, then fewer, all of them new."""
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for("Joined coordination group", 2)
-    before = metricd.wait_for_children(*TITLES)
+    before = metricd.wait_for_children(*METRICD_TITLES)
     upgraded.configure({"metricd": {"workers": 3}})
     metricd.send(signal.SIGHUP)
-    more = metricd.wait_for_children(*TITLES, "gnocchi-metricd: processing worker(2)")
+    more = metricd.wait_for_children(*METRICD_TITLES, "gnocchi-metricd: processing worker(2)")
     assert not set(before.values()) & set(more.values())
     metricd.wait_for("Joined coordination group", 5)
     upgraded.configure({"metricd": {"workers": 1}})
     metricd.send(signal.SIGHUP)
-    fewer = metricd.wait_for_children(*[title for title in TITLES if "processing worker(1)" not in title])
+    fewer = metricd.wait_for_children(*[title for title in METRICD_TITLES if "processing worker(1)" not in title])
     assert not set(more.values()) & set(fewer.values())
     assert 0 == metricd.stop()
 
@@ -80,7 +77,7 @@ def test_metricd_keeps_its_workers_when_a_reload_fails(upgraded):
     """A slip in the configuration stops nobody's work; once it is right, the next SIGHUP counts."""
     metricd = upgraded.start("gnocchi-metricd")
     metricd.wait_for("Joined coordination group", 2)
-    before = metricd.wait_for_children(*TITLES)
+    before = metricd.wait_for_children(*METRICD_TITLES)
     upgraded.configure({"metricd": {"metric_processing_delay": "soon"}})
     metricd.send(signal.SIGHUP)
     metricd.wait_for(r"Nothing is changed, because the configuration is wrong: \[metricd\] metric_processing_delay: ")
@@ -88,7 +85,7 @@ def test_metricd_keeps_its_workers_when_a_reload_fails(upgraded):
     upgraded.configure({"metricd": {"metric_processing_delay": 1}})
     metricd.send(signal.SIGHUP)
     metricd.wait_for("Joined coordination group", 4)
-    assert not set(before.values()) & set(metricd.wait_for_children(*TITLES).values())
+    assert not set(before.values()) & set(metricd.wait_for_children(*METRICD_TITLES).values())
     assert "Traceback" not in metricd.output
     assert 0 == metricd.stop()
 
@@ -114,11 +111,11 @@ def test_killed_worker_is_replaced_and_its_sacks_are_taken_over(upgraded):
     os.kill(victim, signal.SIGKILL)
     upgraded.post(ids)
     wait_until(lambda: upgraded.count_backlog() == 0, lambda: metricd.output)
-    assert victim not in metricd.wait_for_children(*TITLES).values()
+    assert victim not in metricd.wait_for_children(*METRICD_TITLES).values()
     assert "processing worker(1) was killed by SIGKILL: starting another" in metricd.output
     os.kill(metricd.children()["gnocchi-metricd: processing worker(0)"], signal.SIGRTMIN + 1)      # it has no name
     metricd.wait_for(rf"processing worker\(0\) was killed by signal {signal.SIGRTMIN + 1}: starting another")
-    metricd.wait_for_children(*TITLES)
+    metricd.wait_for_children(*METRICD_TITLES)
 
 
 def test_sacks_of_a_killed_host_are_taken_over(upgraded):
