@@ -43,6 +43,7 @@ def serve(metrics: ResourceMetrics, options: cfg.ConfigOpts.GroupAttr) -> int:
 
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
+    signal.set_wakeup_fd(server.wake_fd)
     return 1 if server.run() else 0
 
 

@@ -360,6 +360,15 @@ class StatsdServer:
         self._writer = Writer(self._outbox, metrics)
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+
+    @property
+    def wake_fd(self) -> int:
+        """What `run` looks at when a byte is written to it, for `signal.set_wakeup_fd`.
+
+        The kernel may give a signal to the other thread; then nothing else interrupts this one, which handles it.
+        """
+        return self._wake_writer
 
     def stop(self) -> None:
         """Let `run` end.  May be called by a signal handler."""

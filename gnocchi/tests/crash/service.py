@@ -67,6 +67,10 @@ class Client:
         is_json = text and response.headers.get_content_type() == "application/json"
         return Reply(response.status, response.headers, json.loads(text) if is_json else text.decode(errors="replace"))
 
+    def disconnect(self) -> None:
+        """Have the next request on a new connection."""
+        self._connection.close()
+
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Return the body of a reply that has to be a success."""
         reply = self.request(method, path, body)

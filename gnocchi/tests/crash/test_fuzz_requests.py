@@ -160,6 +160,11 @@ class World:
         check(method, reply, f"{method} {path[:300]} {headers} {str(body)[:300]}")
         return reply
 
+    def send_apart(self, *arguments: Any) -> Reply:
+        """Send a request on a connection of its own."""
+        self._client.disconnect()
+        return self.send(*arguments)
+
 
 #: Causes of which the description of a 400 says more.
 EXPLAINED = {"Invalid input", "Unable to decode body", "Argument value error", "Attribute value error"}
@@ -272,7 +277,8 @@ def test_odd_paths(world, endpoint):
 def test_odd_headers(world, endpoint):
     """Headers that contradict themselves, the body or the protocol."""
     body = world.fill(endpoint.body)
-    collect((world.send, endpoint.method, endpoint.path, (), body, headers) for headers in ODD_HEADERS)
+    # On a connection each: after some of them, such as an odd Expect, the server ends it.
+    collect((world.send_apart, endpoint.method, endpoint.path, (), body, headers) for headers in ODD_HEADERS)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=name_of)

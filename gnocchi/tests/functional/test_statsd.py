@@ -1,6 +1,7 @@
 """gnocchi-statsd as a process: packets in, aggregates out, signals, and back ends that are away."""
 
 import contextlib
+import ctypes
 import pathlib
 import re
 import signal
@@ -93,6 +94,19 @@ def test_stop_reads_what_the_kernel_still_has(upgraded):
     daemon.send(signal.SIGCONT)
     assert 0 == daemon.process.wait(TIMEOUT_S)
     assert {"req|c": (1, 100.0)} == read_sums(upgraded)
+
+
+def test_stop_by_a_signal_that_the_other_thread_gets(upgraded):
+    """The kernel chooses; nothing else may come that would wake the first one."""
+    daemon = start(upgraded)
+    pid = daemon.process.pid
+    threads = pathlib.Path(f"/proc/{pid}/task")
+    asleep = re.compile(r"\) S ")
+    wait_until(lambda: [1] * 2 == [len(asleep.findall((thread / "stat").read_text())) for thread in threads.iterdir()],
+               lambda: daemon.output)
+    [other] = {int(thread.name) for thread in threads.iterdir()} - {pid}
+    assert 0 == ctypes.CDLL(None).tgkill(pid, other, int(signal.SIGTERM))
+    assert 0 == daemon.process.wait(TIMEOUT_S)
 
 
 def test_flushes_go_on(upgraded):
