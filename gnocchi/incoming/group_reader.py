@@ -1,12 +1,11 @@
 """Reads groups: what they say of themselves, metric ids, and slices."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy
 
 from gnocchi import metric_ids
+from gnocchi.common.cache import Cache
 from gnocchi.exceptions import CorruptedData
 from gnocchi.incoming.batch import body_bytes
 from gnocchi.incoming.group import GroupHead, decode_head, head_bytes, parse_key
@@ -34,29 +33,6 @@ class GroupGone(Exception):
         self.key = key
 
 
-class _Kept:
-    """The bytes that were read last, from the beginning of each group on, up to a limit."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._data: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: str) -> bytes:
-        return self._data.get(key, b"")
-
-    def put(self, key: str, data: bytes) -> None:
-        with self._lock:
-            self._bytes += len(data) - len(self._data.pop(key, b""))
-            self._data[key] = data
-            while self._bytes > BYTES_KEPT:
-                self._bytes -= len(self._data.popitem(last=False)[1])
-
-    def drop(self, key: str) -> None:
-        with self._lock:
-            self._bytes -= len(self._data.pop(key, b""))
-
-
 class GroupReader:
     """Reads through a store, as much as possible at once; safe to use from many threads.
 
@@ -67,11 +43,12 @@ class GroupReader:
     def __init__(self, store: KeyedStore, sacks: int) -> None:
         self._store = store
         self._sacks = sacks
-        self._kept = _Kept()
+        #: The bytes that were read last, from the beginning of each group on.
+        self._kept = Cache(BYTES_KEPT)
 
     def drop(self, key: str) -> None:
         """Forget the bytes of a group."""
-        self._kept.drop(key)
+        self._kept.replace([key], ())
 
     def read_heads(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the first bytes of groups, up to the slices at least; None for those that are gone."""
@@ -89,7 +66,7 @@ class GroupReader:
             # Once more, lest an answer that was torn is taken for damage.
             data = self._read([KeyRange(key, 0, max(len(data), FIRST_BYTES))])[0]
         if data is not None:
-            self._kept.put(key, data)
+            self._kept.put(key, data, len(data))
         return data
 
     def read_entries(self, key: str, data: bytes) -> numpy.ndarray:
@@ -140,7 +117,7 @@ class GroupReader:
         pieces = [memoryview(b"")] * len(wanted)
         missing: dict[str, list[int]] = {}
         for i, (key, start, stop) in enumerate(wanted):
-            kept = self._kept.get(key)
+            kept = self._kept.get(key) or b""
             if len(kept) >= stop:
                 pieces[i] = memoryview(kept)[start:stop]
             else:
@@ -160,7 +137,7 @@ class GroupReader:
             if data is None:
                 raise GroupGone(key)
             if begin == 0:
-                self._kept.put(key, data)
+                self._kept.put(key, data, len(data))
             for i in places:
                 pieces[i] = memoryview(data)[wanted[i][1] - begin:wanted[i][2] - begin]
         return pieces

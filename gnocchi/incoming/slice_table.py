@@ -44,7 +44,6 @@ def concat_entries(parts: Sequence[numpy.ndarray]) -> numpy.ndarray:
     return numpy.frombuffer(b"".join([part.tobytes() for part in parts]), ENTRY)
 
 
-
 class StaleTable(Exception):
     """The file is damaged, gone, or another one than was opened."""
 

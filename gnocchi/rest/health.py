@@ -42,7 +42,6 @@ class Probe:
         self._done: threading.Event | None = None
         self._begun_at = self._told_at = float("-inf")
         self._reason: str | None = None
-        self._told_reason: str | None = None
 
     def begin(self) -> None:
         """Have the back end asked, unless it is being asked or what it said is fresh."""

@@ -11,9 +11,9 @@ from gnocchi.carbonara.series import Column
 from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, select_rows
 from gnocchi.catalogue import Block, Pack, SectionRef
+from gnocchi.common.cache import Cache
 from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.storage import block as block_format
-from gnocchi.storage.cache import Cache
 from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
 from gnocchi.storage.head import (
     Head,
@@ -156,7 +156,7 @@ class Store:
         if pack.base is None:
             return None
         head = self._recall(_newest_section(pack))
-        heads = [head] if isinstance(head, Head) else self._read_parts(pack.base, pack.delta)
+        heads = [head] if isinstance(head, Head) else self._read_parts(pack)
         return next((state for head in heads if (state := find_metric(head, metric_id)) is not None), None)
 
     def read_windows(self, pack: Pack, ids: numpy.ndarray) -> list[tuple[numpy.ndarray, WindowState]]:
@@ -165,25 +165,23 @@ class Store:
         Raises as `read_head` does.
         """
         left, found = numpy.arange(len(ids)), []
-        for head in self._read_parts(pack.base, pack.delta) if pack.base is not None else ():
+        for head in self._read_parts(pack):
             rows, held = find_metrics(head.ids, ids[left])
             if len(rows):
                 found.append((left[held], select_rows(head.state, rows)))
                 left = left[~held]
         return found
 
-    def _read_parts(self, base: SectionRef, delta: SectionRef | None) -> list[Head]:
+    def _read_parts(self, pack: Pack) -> list[Head]:
         """Return delta, if any, and base."""
-        keys: list[tuple[Hashable, SectionRef]] = [(base, base)]
-        if delta is not None:
-            keys.insert(0, (("delta", delta), delta))
-        found = {key: head for key, _ in keys if isinstance(head := self._recall(key), Head)}
-        missing = [(key, ref) for key, ref in keys if key not in found]
+        keys = dict(reversed(list(_head_refs(pack))))
+        found = {ref: head for ref, key in keys.items() if isinstance(head := self._recall(key), Head)}
+        missing = [ref for ref in keys if ref not in found]
         if missing:
-            for (key, _), head in zip(missing, self._load_heads([ref for _, ref in missing]), strict=True):
-                found[key] = head
-                self._remember(key, head)
-        return [found[key] for key, _ in keys]
+            for ref, head in zip(missing, self._load_heads(missing), strict=True):
+                found[ref] = head
+                self._remember(keys[ref], head)
+        return [found[ref] for ref in keys]
 
     def _load_heads(self, refs: Sequence[SectionRef]) -> list[Head]:
         data = self.driver.get_many([_range(ref) for ref in refs])

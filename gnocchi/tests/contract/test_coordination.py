@@ -16,15 +16,7 @@ import redis
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.members import Membership, list_members, list_processors
-from gnocchi.tests.coordination import (  # noqa: F401
-    MAKERS,
-    Server,
-    asks,
-    coordination_url,
-    make_url,
-    redis_server,
-    serve,
-)
+from gnocchi.tests.coordination import MAKERS, Server, asks, make_url, serve
 from gnocchi.tests.databases import DEADLINE_S, need
 
 LOCK = lock_name("incoming128-17")
@@ -54,7 +46,7 @@ def session(url, member=None):
 
 
 @pytest.fixture(scope="module")
-def pair(coordination_url):  # noqa: F811
+def pair(coordination_url):
     with session(coordination_url, "one") as one, session(coordination_url, "two") as two:
         yield one, two
 
@@ -121,7 +113,7 @@ def test_wait_ends_when_time_runs_out(pair):
         raise AssertionError("got a lock that is held")
 
 
-def test_members_join_and_leave(pair, coordination_url):  # noqa: F811
+def test_members_join_and_leave(pair, coordination_url):
     """Each member sees who is there; where there are no groups, that is told."""
     one, two = pair
     memberships = Membership(one), Membership(two)
@@ -183,7 +175,7 @@ def test_service_that_cannot_be_reached():
         Coordinator("redis://127.0.0.1:1", "one").start()
 
 
-def test_member_comes_back_after_the_service_forgot_it(redis_server):  # noqa: F811
+def test_member_comes_back_after_the_service_forgot_it(redis_server):
     """A service that was restarted empty is joined anew, and locks work again."""
     with session(f"redis://127.0.0.1:{redis_server.port}?timeout=2", "one") as one:
         membership = Membership(one)
@@ -248,7 +240,7 @@ def test_wrong_url(url):
     assert "s3cret" not in str(raised.value)
 
 
-def test_locks_are_prolonged_while_they_are_held(redis_server):  # noqa: F811
+def test_locks_are_prolonged_while_they_are_held(redis_server):
     """A thread sees to it, so that the sack may take as long as it takes."""
     with session(f"redis://127.0.0.1:{redis_server.port}?timeout=2", "one") as one, one.try_lock(LOCK) as held:
         assert held

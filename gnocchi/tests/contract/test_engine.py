@@ -30,7 +30,6 @@ from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.drivers.redis import RedisDriver
 from gnocchi.storage.store import Store
-from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 from gnocchi.tests.engine import Engine, key, make_policy
 from gnocchi.tests.unit.carbonara.model import Model
 from gnocchi.tests.unit.carbonara.test_golden import EXAMPLES, parse_span, parse_timestamp

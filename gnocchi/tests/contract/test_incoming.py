@@ -18,7 +18,6 @@ from gnocchi.incoming.s3 import S3Driver
 from gnocchi.incoming.swift import SwiftDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 from gnocchi.tests.ceph import need_rados
-from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 from gnocchi.tests.keyed import MemoryStore
 
 SACKS = 4
@@ -286,7 +285,7 @@ class TestFileDriverReadElsewhere(TestFileDriver):
 class TestRedisDriver(IncomingDriverContract):
 
     @pytest.fixture
-    def driver(self, empty_redis):  # noqa: F811
+    def driver(self, empty_redis):
         driver = RedisDriver(empty_redis, SACKS)
         driver.upgrade()
         yield driver

@@ -11,7 +11,7 @@ from gnocchi.exceptions import BackendUnavailable
 from gnocchi.incoming.redis import RedisDriver
 from gnocchi.incoming.redis_streams import COUNTS, DAMAGED, Lane
 from gnocchi.tests.backlog import drain, drain_all, make_batch, make_id
-from gnocchi.tests.coordination import empty_redis, kept_redis, make_redis, serve  # noqa: F401
+from gnocchi.tests.coordination import make_redis, serve
 from gnocchi.tests.databases import DEADLINE_S
 from gnocchi.tests.faulty import faulty
 
@@ -28,7 +28,7 @@ def series(*numbers, sack=0):
 
 
 @pytest.fixture
-def make_driver(empty_redis):  # noqa: F811
+def make_driver(empty_redis):
     drivers = []
 
     def make(sacks=SACKS):
@@ -45,7 +45,7 @@ def driver(make_driver):
 
 
 @pytest.fixture
-def client(empty_redis):  # noqa: F811
+def client(empty_redis):
     return make_client(empty_redis)
 
 
@@ -276,7 +276,7 @@ def test_wait(make_driver):
     poster.join()
 
 
-def test_wait_while_connections_break(make_driver, kept_redis):  # noqa: F811
+def test_wait_while_connections_break(make_driver, kept_redis):
     """A server that falls silent, or breaks the connection, is an error after `socket_timeout`; then all goes on."""
     writer = make_driver()
     with faulty(kept_redis.port) as proxy:

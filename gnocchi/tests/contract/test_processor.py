@@ -17,7 +17,6 @@ from gnocchi.processing.life_cycle import NEVER, Activity
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
-from gnocchi.tests.coordination import empty_redis, kept_redis  # noqa: F401
 from gnocchi.tests.databases import DEADLINE_S
 from gnocchi.tests.engine import Engine, make_policy
 
@@ -305,7 +304,7 @@ def test_driver_that_fails_to_wake(engine, worker, woken_by, monkeypatch):
     assert [] == list_waiting(engine)
 
 
-def test_worker_is_woken_by_redis(engine, worker, empty_redis, monkeypatch):  # noqa: F811
+def test_worker_is_woken_by_redis(engine, worker, empty_redis, monkeypatch):
     """What is posted while it waits is aggregated, although the next look is an hour away."""
     monkeypatch.setattr(metricd, "GREEDY_DELAY_S", 3600.0)
     worker._conf.metricd.greedy = True

@@ -6,7 +6,7 @@ import pytest
 
 from gnocchi.common.redis import make_client, unavailable
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
-from gnocchi.tests.coordination import Server, asks, redis_server  # noqa: F401
+from gnocchi.tests.coordination import Server, asks
 from gnocchi.tests.databases import find_free_port, need
 from gnocchi.tests.faulty import faulty
 from gnocchi.tests.redis import make_certificate
@@ -55,7 +55,7 @@ def test_password_and_tls(start, tmp_path):
         make_client(f"{url}?ssl=true").ping()
 
 
-def test_sentinel(start, redis_server):  # noqa: F811
+def test_sentinel(start, redis_server):
     """The master is found through the first sentinel that answers."""
     sentinel = start(configuration=lambda port, directory: (
         f"dir {directory}\nport {port}\nbind 127.0.0.1\n"
@@ -90,7 +90,7 @@ def test_unknown_keys_do_not_count():
 
 
 @pytest.mark.parametrize(("key", "tries"), [("", 1), ("&retry_on_timeout=true", 2)])
-def test_silent_server(redis_server, key, tries):  # noqa: F811
+def test_silent_server(redis_server, key, tries):
     """A server that accepts and never answers is away after one timeout, and there again without a new client."""
     with faulty(redis_server.port) as proxy:
         client = make_client(f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.2{key}")
@@ -105,7 +105,7 @@ def test_silent_server(redis_server, key, tries):  # noqa: F811
         assert client.ping()
 
 
-def test_broken_connections(redis_server):  # noqa: F811
+def test_broken_connections(redis_server):
     """A connection that breaks, as all do when the server is started anew, is replaced unnoticed."""
     with faulty(redis_server.port) as proxy:
         client = make_client(f"redis://127.0.0.1:{proxy.port}")

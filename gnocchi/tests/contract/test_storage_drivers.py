@@ -14,7 +14,6 @@ from gnocchi.storage.drivers.redis import RedisDriver
 from gnocchi.storage.drivers.s3 import S3Driver
 from gnocchi.storage.drivers.swift import SwiftDriver
 from gnocchi.tests.ceph import SWIFT_KEY, SWIFT_USER, need_rados
-from gnocchi.tests.coordination import redis_server  # noqa: F401
 
 
 class StorageDriverContract:
@@ -186,7 +185,7 @@ class TestFileDriver(StorageDriverContract):
 
 class TestRedisDriver(StorageDriverContract):
     @pytest.fixture
-    def driver(self, redis_server):  # noqa: F811
+    def driver(self, redis_server):
         driver = RedisDriver(f"redis://127.0.0.1:{redis_server.port}?socket_timeout=20")
         driver.upgrade()
         yield driver
@@ -217,7 +216,7 @@ class TestRedisDriver(StorageDriverContract):
         client.config_set("maxmemory", 0)
         driver.put("a/2", b"x")
 
-    def test_server_gone(self, driver, redis_server):  # noqa: F811
+    def test_server_gone(self, driver, redis_server):
         """A server that is away is no missing object, and needs no new driver when it is back."""
         redis_server.kill()
         for call in (lambda: driver.get("a/1"), lambda: driver.put("a/1", b"x"), lambda: list(driver.list("a/")),

@@ -18,7 +18,6 @@ from gnocchi.indexer import MetricDefinition
 from gnocchi.metricd import Processor
 from gnocchi.processing.members import list_processors
 from gnocchi.processing.statistics import FORGET_S, list_living
-from gnocchi.tests.coordination import redis_server  # noqa: F401
 from gnocchi.tests.databases import StatementCounter
 from gnocchi.tests.functional.daemons import METRICD_TITLES, READY, REPORT, TIMEOUT_S, wait_until
 
@@ -150,7 +149,7 @@ def test_metricd_stops_while_its_index_is_away(deployment):
     assert "Traceback" not in metricd.output
 
 
-def test_metricd_resumes_after_its_coordination_service(upgraded, redis_server):  # noqa: F811
+def test_metricd_resumes_after_its_coordination_service(upgraded, redis_server):
     """Without Redis no sack is taken; when it is back, empty, work goes on by itself."""
     upgraded.configure({"DEFAULT": {"coordination_url": f"redis://127.0.0.1:{redis_server.port}?timeout=2"}})
     ids = upgraded.create_metrics(32)
