@@ -15,6 +15,7 @@
     +-- BackendUnavailable         a back end is unwell; the work stays queued, answers are 503
     |   +-- SackLocked             the lock of a sack was not obtained in time
     |   +-- ChangedMeanwhile       what a request looked at before a write has changed; the request looks again
+    |   +-- UnknownFormat          stored bytes are sound, but of a format that only a newer release reads
     +-- CommitLost                 somebody else committed this sack first; nothing was made visible
     +-- CorruptedData              stored bytes are damaged: names object key and offset
     +-- ObjectNotFound             a storage key does not exist
@@ -185,6 +186,16 @@ class SackLocked(BackendUnavailable):
 class ChangedMeanwhile(BackendUnavailable):
     def __init__(self, what):
         super().__init__(f"{what} was changed by others again and again meanwhile")
+
+
+class UnknownFormat(BackendUnavailable):
+    """Not damage: nothing may be left out, parked or given up because of it, for a newer release reads it."""
+
+    def __init__(self, key, offset, what, version, known):
+        super().__init__(f"{key} at byte {offset}: {what} of format {version}, of which this release knows only "
+                         f"{known}; a newer one wrote it, and has to read it")
+        self.key = key
+        self.version = version
 
 
 class CommitLost(GnocchiError):

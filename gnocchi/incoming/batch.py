@@ -11,7 +11,7 @@ import numpy
 import xxhash
 
 from gnocchi import metric_ids
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 
 #: Magic, checksum of all that follows it, version, sacks, stamp, metrics, measures.
 _HEADER = struct.Struct("<8sQIIQQQ")
@@ -210,7 +210,9 @@ def decode_batch(data: bytes, key: str, offset: int = 0) -> StampedBatch:
     Raises
     ------
     CorruptedData
-        Any byte differs from what was encoded, or the format is of another version.
+        Any byte differs from what was encoded.
+    UnknownFormat
+        The batch is sound, and of another version.
     """
     if len(data) < _HEADER.size:
         raise CorruptedData(key, offset, f"{len(data)} bytes are no batch")
@@ -220,7 +222,7 @@ def decode_batch(data: bytes, key: str, offset: int = 0) -> StampedBatch:
     if xxhash.xxh3_64_intdigest(memoryview(data)[_UNCHECKED_BYTES:]) != checksum:
         raise CorruptedData(key, offset, "the checksum of a batch does not match")
     if version != _VERSION:
-        raise CorruptedData(key, offset, f"batch format {version} is not known, only {_VERSION}")
+        raise UnknownFormat(key, offset, "a batch", version, _VERSION)
     if len(data) != _HEADER.size + body_bytes(metrics, measures):
         raise CorruptedData(key, offset, f"{len(data)} bytes do not hold {metrics} metrics and {measures} measures")
     batch = decode_body(data, _HEADER.size, metrics, measures)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy
 import xxhash
 
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 from gnocchi.incoming.batch import MeasureBatch, body_bytes
 from gnocchi.incoming.journal import ROW, encode_slices
 
@@ -95,7 +95,7 @@ def head_bytes(data: bytes) -> int:
 def decode_head(data: bytes, text: str) -> GroupHead:
     """Return what an object that begins with `data` says of itself; `text` is its key.
 
-    Raises CorruptedData.
+    Raises CorruptedData, UnknownFormat.
     """
     key = parse_key(text)
     assert key is not None, f"BUG: {text} is no group's key"
@@ -108,7 +108,7 @@ def decode_head(data: bytes, text: str) -> GroupHead:
     if len(data) < size or xxhash.xxh3_64_intdigest(data[_UNCHECKED_BYTES:size], int(key.writer, 16)) != checksum:
         raise CorruptedData(text, 0, "the checksum of a group's header does not match")
     if version != _VERSION:
-        raise CorruptedData(text, 0, f"group format {version} is not known, only {_VERSION}")
+        raise UnknownFormat(text, 0, "a group", version, _VERSION)
     if stamp != key.stamp:
         raise CorruptedData(text, 0, f"the group is of {stamp}")
     table = numpy.frombuffer(data, ROW, count, _HEADER.size)

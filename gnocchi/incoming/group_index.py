@@ -189,12 +189,12 @@ class GroupIndex:
         return any(group.text in self._groups for group in groups)
 
     def _load(self, groups: Sequence[_Group]) -> int:
-        """Read what is in groups; return how many bytes that took."""
+        """Read what is in groups; return how many bytes that took.  Raises BackendUnavailable: nothing has changed."""
         size = 0
-        entries, gone = [self._entries], []
+        entries, loaded, gone = [self._entries], [], []
         for group, data in zip(groups, self._reader.read_heads([group.text for group in groups]), strict=True):
             if data is None:
-                gone.append(self._groups.pop(group.text))
+                gone.append(group)
                 continue
             size += len(data)
             try:
@@ -202,13 +202,18 @@ class GroupIndex:
             except CorruptedData as e:
                 self.damaged[group.text] = e
             except GroupGone:
-                gone.append(self._groups.pop(group.text))
+                gone.append(group)
                 continue
             else:
                 found["group"], found["writer"] = group.number, self._count_writer(group.key.writer)
                 entries.append(found)
-            group.loaded = True
+            loaded.append(group)
+        # All at once: one that counted as loaded without its entries would be taken for one that nobody waits for.
         self._set_entries(numpy.concatenate(entries))
+        for group in loaded:
+            group.loaded = True
+        for group in gone:
+            del self._groups[group.text]
         self._forget(gone)
         return size
 

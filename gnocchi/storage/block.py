@@ -11,7 +11,7 @@ import xxhash
 from gnocchi import metric_ids
 from gnocchi.carbonara.grouping import span_ns
 from gnocchi.carbonara.series import Buckets, Column
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 from gnocchi.storage import frames
 from gnocchi.storage.frames import ROWS_PER_FRAME, Frame
 
@@ -121,20 +121,24 @@ def directory_length(data: bytes, key: str, offset: int) -> int:
 def decode_directory(data: bytes, key: str, offset: int) -> Directory:
     """Decode header and directory from (at least) their bytes.
 
-    Raises CorruptedData naming `key` and `offset`.
+    Raises CorruptedData, UnknownFormat, naming `key` and `offset`.
     """
     length = directory_length(data, key, offset)
+    if len(data) < length:
+        raise CorruptedData(key, offset, "the directory of a block is cut short")
     magic, version, columns, metrics, rows, granularity, first, _, section, checksum = HEADER.unpack_from(data)
-    frames_per_column = -(-rows // ROWS_PER_FRAME)
-    names_at = HEADER.size + 16 * metrics + 4 * (metrics + 1) + (-4 * (metrics + 1)) % 8
-    frames_at = names_at + NAME.itemsize * columns
-    count = (1 + columns) * frames_per_column
-    if version != VERSION or len(data) < length or length != frames_at + FRAME.itemsize * count:
-        raise CorruptedData(key, offset, f"not the directory of a block of version {VERSION}")
     digest = xxhash.xxh3_64(HEADER.pack(magic, version, columns, metrics, rows, granularity, first, length, section, 0))
     digest.update(memoryview(data)[HEADER.size:length])
     if digest.intdigest() != checksum:
         raise CorruptedData(key, offset, "checksum of the block's directory does not match")
+    if version != VERSION:
+        raise UnknownFormat(key, offset, "a block", version, VERSION)
+    frames_per_column = -(-rows // ROWS_PER_FRAME)
+    names_at = HEADER.size + 16 * metrics + 4 * (metrics + 1) + (-4 * (metrics + 1)) % 8
+    frames_at = names_at + NAME.itemsize * columns
+    count = (1 + columns) * frames_per_column
+    if length != frames_at + FRAME.itemsize * count:
+        raise CorruptedData(key, offset, f"{length} bytes are no directory of {metrics} metrics and {columns} columns")
     ids = numpy.frombuffer(data, metric_ids.DTYPE, metrics, HEADER.size)
     offsets = numpy.frombuffer(data, "<u4", metrics + 1, HEADER.size + 16 * metrics)
     names = [name.decode() for name in numpy.frombuffer(data, NAME, columns, names_at).tolist()]

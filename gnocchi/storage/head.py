@@ -14,7 +14,7 @@ from gnocchi import metric_ids
 from gnocchi.carbonara.series import SeriesBatch
 from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, concat_states, empty_state, select_rows
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 
 MAGIC = b"GNOCHEAD"
 VERSION = 1
@@ -194,19 +194,21 @@ def encode_head(head: Head) -> bytes:
 def decode_head(data: bytes, key: str, offset: int) -> Head:
     """Decode a section; its arrays are read-only views of `data`.
 
-    Raises CorruptedData naming `key` and `offset`.
+    Raises CorruptedData, UnknownFormat, naming `key` and `offset`.
     """
     if len(data) < HEADER.size:
         raise CorruptedData(key, offset, "shorter than the header of a head")
     magic, version, flags, metrics, points, size, checksum = HEADER.unpack_from(data)
-    if magic != MAGIC or version != VERSION or flags:
-        raise CorruptedData(key, offset, f"not a head of version {VERSION}")
-    if size != len(data) or size != size_of(metrics, points):
-        raise CorruptedData(key, offset, f"{len(data)} bytes do not hold a head of {metrics} metrics, {points} points")
+    if magic != MAGIC:
+        raise CorruptedData(key, offset, "not a head")
     digest = xxhash.xxh3_64(HEADER.pack(magic, version, flags, metrics, points, size, 0))
     digest.update(memoryview(data)[HEADER.size:])
     if digest.intdigest() != checksum:
         raise CorruptedData(key, offset, "checksum of the head does not match")
+    if version != VERSION or flags:
+        raise UnknownFormat(key, offset, "a head", f"{version}.{flags}", f"{VERSION}.0")
+    if size != len(data) or size != size_of(metrics, points):
+        raise CorruptedData(key, offset, f"{len(data)} bytes do not hold a head of {metrics} metrics, {points} points")
     return view_head(data)
 
 

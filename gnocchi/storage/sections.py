@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 from gnocchi.storage.drivers import OFFSET_MARK, parse_offset
 
 MAGIC = b"GNOCOBJ1"
@@ -186,18 +186,20 @@ def table_length(key: str, data: bytes) -> int:
 def decode_table(key: str, data: bytes) -> ObjectTable:
     """Decode an object's header and table from (at least) its first bytes.
 
-    Raises CorruptedData.
+    Raises CorruptedData, UnknownFormat.
     """
     if len(data) < HEADER.size:
         raise CorruptedData(key, 0, "shorter than an object's header")
     magic, version, _, count, sack_bits, sack, sequence, length, checksum = HEADER.unpack_from(data)
-    if magic != MAGIC or version != VERSION:
-        raise CorruptedData(key, 0, f"not an object of version {VERSION}")
+    if magic != MAGIC:
+        raise CorruptedData(key, 0, "not an object")
     table = data[HEADER.size:HEADER.size + ENTRY.size * count]
     if len(table) < ENTRY.size * count:
         raise CorruptedData(key, HEADER.size, "table is cut short")
     if xxhash.xxh3_64_intdigest(data[:HEADER.size - 8] + table) != checksum:
         raise CorruptedData(key, 0, "checksum of the object's table does not match")
+    if version != VERSION:
+        raise UnknownFormat(key, 0, "an object", version, VERSION)
     entries, begin = [], parse_offset(key) or 0
     for kind, bits, level, _, rows, policy, low, offset, size, granularity, first, last in ENTRY.iter_unpack(table):
         entries.append(TableEntry(kind, uuid.UUID(bytes=policy), bits, low, begin + offset, size, rows, level,

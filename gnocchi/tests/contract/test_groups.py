@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gnocchi.exceptions import BackendUnavailable
-from gnocchi.incoming import group_index, group_reader, group_writer, keyed
+from gnocchi.exceptions import BackendUnavailable, UnknownFormat
+from gnocchi.incoming import group, group_index, group_reader, group_writer, keyed
 from gnocchi.incoming.group import PREFIX, parse_key
 from gnocchi.incoming.keyed import DAMAGED_PREFIX, KeyedDriver
 from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
@@ -503,6 +503,52 @@ def test_damaged_head(damage, caplog):
     driver.acknowledge({0: checkpoint, 1: {}})
     assert [DAMAGED_PREFIX + key.removeprefix(PREFIX)] == list(store.objects)
     assert 1 == driver.damaged_count
+
+
+def test_group_of_a_later_release(monkeypatch, caplog):
+    """It is no damage: it waits, and so does what comes after it, for a release that reads it."""
+    store = MemoryStore()
+    driver = KeyedDriver(store, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(group, "_VERSION", 2)
+        driver.write_measures(make_batch((make_id(0), [(0, 1.0)])))
+    driver.write_measures(make_batch((make_id(1), [(1, 1.0)])))
+    written = dict(store.objects)
+    for call in (lambda: drain_all(driver, 2), lambda: driver.acknowledge({0: {}, 1: {}}),
+                 lambda: driver.list_backlogs({0: {}, 1: {}}), lambda: driver.report_backlog({0: {}, 1: {}}, False)):
+        with pytest.raises(UnknownFormat, match=f"{min(written)} at byte 0: a group of format 2"):
+            call()
+    assert (written, 0, "") == (store.objects, driver.damaged_count, caplog.text)
+    monkeypatch.setattr(group, "_VERSION", 2)
+    del store.objects[max(written)]
+    assert [(make_id(0), [(0, 1.0)])] == drain(KeyedDriver(store, 2), 0)[0]
+
+
+def test_store_that_goes_while_groups_are_cut_again():
+    """Those that were looked at before it went are not taken for such that nobody waits for, and deleted."""
+    store = MemoryStore()
+    writer = KeyedDriver(store, 1)
+    posted = [(make_id(number % 2, number), [(number, 1.0)] * 9) for number in range(4)]
+    for series in posted:
+        writer.write_measures(make_batch(series))
+    empty = {0: {}, 1: {}}
+    with small_limits():
+        for calls in range(1, 12):
+            driver = KeyedDriver(store, 2)
+            left = iter(range(calls))
+
+            def fail(name, keys, left=left):
+                if name == "get" and next(left, None) is None:
+                    raise BackendUnavailable("memory: cannot get")
+
+            store.fails = fail
+            with contextlib.suppress(BackendUnavailable):
+                driver.list_backlogs(empty)
+            store.fails = lambda name, keys: None
+            driver.acknowledge(empty)
+            assert 4 == len(store.objects), f"after {calls} reads"
+            read, _ = drain_all(driver, 2)
+            assert sorted(posted) == sorted(series for sack in read.values() for series in sack)
 
 
 @pytest.mark.parametrize("then", [1, 4, 16])

@@ -7,10 +7,11 @@ import time
 import pytest
 
 from gnocchi.common.redis import make_client
-from gnocchi.exceptions import BackendUnavailable
+from gnocchi.exceptions import BackendUnavailable, UnknownFormat
+from gnocchi.incoming import batch as batches
 from gnocchi.incoming.redis import RedisDriver
 from gnocchi.incoming.redis_streams import COUNTS, DAMAGED, Lane
-from gnocchi.tests.backlog import drain, drain_all, make_batch, make_id
+from gnocchi.tests.backlog import drain, drain_all, list_series, make_batch, make_id
 from gnocchi.tests.coordination import make_redis, serve
 from gnocchi.tests.databases import DEADLINE_S
 from gnocchi.tests.faulty import faulty
@@ -99,6 +100,20 @@ def test_damaged_batch(driver, client, caplog):
     assert {f"{lane.batches} {second.decode()}".encode(): damaged,
             f"{lane.batches} {first.decode()}".encode(): b""} == client.hgetall(DAMAGED)
     assert driver.read_backlog(0, checkpoint, 10) is None
+
+
+def test_batch_of_a_later_release(driver, client, monkeypatch):
+    """It is no damage: the sack waits for a release that reads it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "_VERSION", 2)
+        driver.write_measures(request(0, [0]))
+    driver.write_measures(request(1))
+    with pytest.raises(UnknownFormat, match="a batch of format 2"):
+        driver.read_backlog(0, {}, 1000)
+    assert series(1, sack=1) == drain(driver, 1)[0]
+    assert (0, {}) == (driver.damaged_count, client.hgetall(DAMAGED))
+    monkeypatch.setattr(batches, "_VERSION", 2)
+    assert series(0) == list_series(driver.read_backlog(0, {}, 1).batch)
 
 
 def test_figures_after_a_part_was_freed(driver):

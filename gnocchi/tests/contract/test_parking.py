@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnocchi.exceptions import BackendUnavailable, CommitLost, CorruptedData
+from gnocchi.exceptions import BackendUnavailable, CommitLost, CorruptedData, UnknownFormat
 from gnocchi.incoming.memory import MemoryDriver as MemoryIncoming
 from gnocchi.processing import parking, plan, replay
 from gnocchi.processing.aggregate import METRIC_GONE, process_sack
@@ -19,6 +19,7 @@ from gnocchi.processing.parking import Unprocessable
 from gnocchi.processing.refresh import refresh_sacks
 from gnocchi.processing.replay import is_due, replay_pack
 from gnocchi.rest.errors import as_request_error
+from gnocchi.storage import head
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.store import Store
 from gnocchi.tests.engine import Engine, make_policy
@@ -236,6 +237,21 @@ def test_back_end_away_parks_nothing(engine, damaged):
     with pytest.raises(BackendUnavailable):
         process_sack(0, engine.incoming, engine.indexer, engine.store)
     assert ([], before) == (engine.indexer.list_parked(), engine.indexer.get_sack(0))
+
+
+def test_head_of_a_later_release_parks_nothing(engine, damaged, monkeypatch):
+    """The sack waits for a release that reads it."""
+    bad, _, _ = damaged
+    engine.store.driver.damaged.clear()
+    before = engine.indexer.get_sack(0)
+    post(engine, bad, (1, 1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(head, "VERSION", 0)
+        with pytest.raises(UnknownFormat, match="a head of format 1.0"):
+            process_sack(0, engine.incoming, engine.indexer, engine.store)
+    assert ([], before) == (engine.indexer.list_parked(), engine.indexer.get_sack(0))
+    process_sack(0, engine.incoming, engine.indexer, engine.store)
+    assert [(0, 1.0), (1, 1.0)] == read(engine, bad)
 
 
 def fail_for(monkeypatch, policy, error):

@@ -4,7 +4,8 @@ import uuid
 
 import pytest
 
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
+from gnocchi.incoming import group
 from gnocchi.incoming.batch import decode_body
 from gnocchi.incoming.group import GroupKey, decode_head, encode_group, format_key, head_bytes, parse_key
 from gnocchi.tests.backlog import list_series, make_batch, make_id
@@ -47,6 +48,14 @@ def test_encoding_is_the_documented_one():
     assert "02000000" "01000000" "0100000000000000" == data[48:64].hex()
     assert "0500000000000000" == data[72:80].hex()
     assert "00" * 14 + "0102" "0100000000000000" "0300000000000000" "000000000000f03f" == data[80:].hex()
+
+
+def test_later_format_is_no_damage(monkeypatch):
+    monkeypatch.setattr(group, "_VERSION", 2)
+    data = make_group()[1].data
+    monkeypatch.undo()
+    with pytest.raises(UnknownFormat, match=f"{TEXT} at byte 0: a group of format 2"):
+        decode_head(data, TEXT)
 
 
 def test_every_flipped_bit_of_the_head_is_noticed():

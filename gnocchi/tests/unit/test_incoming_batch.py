@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnocchi import metric_ids
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 from gnocchi.incoming import batch as batches
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.tests.backlog import list_series, make_batch
@@ -57,6 +57,16 @@ def test_every_flipped_bit_is_noticed():
         with pytest.raises(CorruptedData) as e:
             batches.decode_batch(bytes(damaged), "stream/5", 77)
         assert ("stream/5", 77) == (e.value.key, e.value.offset)
+
+
+def test_later_format_is_no_damage(monkeypatch):
+    """Nor among others that are decoded together."""
+    monkeypatch.setattr(batches, "_VERSION", 2)
+    data = batches.encode_batch(make_batch((uuid.uuid4(), [(1, 1.0)])), 7, 4)
+    monkeypatch.undo()
+    with pytest.raises(UnknownFormat, match="some/key at byte 9: a batch of format 2"):
+        batches.decode_batch(data, "some/key", 9)
+    assert batches.decode_batches(data, numpy.ones(1, numpy.int64), numpy.ones(1, numpy.int64)) is None
 
 
 def test_every_truncation_and_extension_is_noticed():

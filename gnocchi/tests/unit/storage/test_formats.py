@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from gnocchi import metric_ids
 from gnocchi.carbonara.series import Buckets, Column, SeriesBatch, cumulate
 from gnocchi.carbonara.window import WindowState
-from gnocchi.exceptions import CorruptedData
+from gnocchi.exceptions import CorruptedData, UnknownFormat
 from gnocchi.storage import block, frames, head, sections
 
 MINUTE = numpy.timedelta64(60, "s").astype("m8[ns]")
@@ -264,6 +264,24 @@ def test_object_table_damaged_anywhere():
             sections.decode_table("k", data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])
         with pytest.raises(CorruptedData):
             sections.decode_table("k", data[:place])
+
+
+@pytest.mark.parametrize("what, module", [("a head", head), ("a block", block), ("an object", sections)])
+def test_later_format_is_no_damage(monkeypatch, what, module):
+    """Whoever reads it says so, and nobody gives it up."""
+    encode, decode = {
+        head: (lambda: head.encode_head(make_head([2])), lambda data: head.decode_head(data, "some/key", 0)),
+        block: (lambda: block.encode_block(make_ids(1), make_buckets([2]), MINUTE),
+                lambda data: block.decode_directory(data, "some/key", 0)),
+        sections: (lambda: sections.encode_object(4, 3, 17, make_sections())[0],
+                   lambda data: sections.decode_table("some/key", data)),
+    }[module]
+    monkeypatch.setattr(module, "VERSION", 2)
+    data = encode()
+    decode(data)
+    monkeypatch.undo()
+    with pytest.raises(UnknownFormat, match=f"some/key at byte 0: {what} of format 2"):
+        decode(data)
 
 
 def test_keys_are_never_equal():
