@@ -12,6 +12,7 @@
     |   +-- UnsupportedChange      UnsupportedArchivePolicyChange, UnsupportedArchivePolicyRuleChange
     |   +-- InvalidInput           bad value that no schema could see (InvalidPagination, InvalidArchivePolicy,
     |                              NoArchivePolicyRuleMatch, InvalidResource)
+    |   +-- TooLarge               more bytes than this server takes
     +-- BackendUnavailable         a back end is unwell; the work stays queued, answers are 503
     |   +-- SackLocked             the lock of a sack was not obtained in time
     |   +-- ChangedMeanwhile       what a request looked at before a write has changed; the request looks again
@@ -49,6 +50,10 @@ class UnsupportedChange(ClientError):
 
 class InvalidInput(ClientError):
     """The value is well formed but cannot be accepted."""
+
+
+class TooLarge(ClientError):
+    """It has more bytes than this server takes."""
 
 
 class NoSuchArchivePolicy(NotFound):

@@ -23,6 +23,7 @@ ANYTHING = "*/*"
 STATUS_BY_CLASS: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.NotFound, 404),
     (exceptions.Conflict, 409),
+    (exceptions.TooLarge, 413),
     (exceptions.ClientError, 400),
     (exceptions.BackendUnavailable, 503),
     (exceptions.CorruptedData, 500),

@@ -62,12 +62,12 @@ class Request(pecan.core.Request):
         """
         self.services.policy.enforce(rule, target or {}, self.identity.credentials)
 
-    def read_body(self, media_type: str = JSON) -> bytes:
-        """The body, after checking that it is of `media_type` and within `[api] max_body_size`.
+    def read_body(self, media_type: str | None = JSON) -> bytes:
+        """The body, after checking that it is of `media_type` (None: of any) and within `[api] max_body_size`.
 
         Raises errors.RequestError 415, 413 or 400.
         """
-        if self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != media_type:
+        if media_type is not None and self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != media_type:
             raise errors.RequestError(415)
         limit = self.services.conf.api.max_body_size
         length = self.environ.get("CONTENT_LENGTH")

@@ -11,7 +11,7 @@ from pecan.hooks import PecanHook
 from gnocchi.rest import errors, json
 from gnocchi.rest.request import JSON, Request
 
-METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 #: What Pecan and WebOb put into `environ` that refers to it: unbroken, these cycles would keep the bodies of requests
 #: and replies, by the hundred, until garbage is looked for.
@@ -70,7 +70,7 @@ class Routes:
     A controller keeps no state.  Its methods `get`, `post`, `patch`, `put` and `delete` take the values in the path
     and return what `Application.invoke_controller` takes; `any` answers every method.  If it has `lookup`, that is
     called first, with these values, and returns the tuple of arguments for the method: so what does not exist is 404
-    whatever the method, as clients expect.
+    whatever the method, as clients expect.  Where `answers_nothing` is true it does not matter what the client accepts.
     """
 
     routes: Mapping[str, Any] = {}
@@ -108,7 +108,8 @@ def dispatch(request: Request, controller: Any, values: list[str]) -> tuple[Any,
         handler = getattr(controller, method.lower(), None)
     if handler is None:
         raise errors.RequestError(405, "", {"Allow": ", ".join(list_methods(controller))})
-    if not errors.accepts_json(request.environ.get("HTTP_ACCEPT")):
+    answers = not getattr(controller, "answers_nothing", False)
+    if answers and not errors.accepts_json(request.environ.get("HTTP_ACCEPT")):
         raise errors.RequestError(406, f"Only {JSON} is offered")
     return handler, list(arguments)
 

@@ -20,6 +20,8 @@ from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.indexer import migration
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.rest import app as rest_app
+from gnocchi.rest import errors, routing
+from gnocchi.rest.request import Request
 
 ADMIN = {"Authorization": "basic " + base64.b64encode(b"admin:").decode()}
 JSON = ADMIN | {"Accept": "application/json", "Content-Type": "application/json"}
@@ -398,3 +400,18 @@ def test_workers_that_are_not_forked_load_for_themselves():
     """What reaches them is a copy, and an application cannot be copied."""
     loader = pickle.loads(pickle.dumps(api.Loader(("--config-file", "x"), "127.0.0.1", 1, lambda: None)))
     assert loader.application is None
+
+
+def test_what_has_no_answer_is_not_negotiated():
+    """A controller that answers without a body is asked for no media type."""
+    class Controller:
+        answers_nothing = True
+
+        def post(self):
+            return None
+
+    request = Request.blank("/", method="POST", headers={"Accept": "application/x-msgpack"})
+    assert [] == routing.dispatch(request, Controller(), [])[1]
+    Controller.answers_nothing = False
+    with pytest.raises(errors.RequestError, match="406"):
+        routing.dispatch(request, Controller(), [])
