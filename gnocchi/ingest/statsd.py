@@ -7,13 +7,11 @@ Nothing that is slow or that may fail happens in the main thread, so that the ke
 because a database is busy.
 """
 
-import collections
 import logging
 import math
 import os
 import select
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +21,7 @@ import numpy
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, InvalidInput
 from gnocchi.indexer.checks import check_text
 from gnocchi.ingest.metrics import ResourceMetrics
+from gnocchi.ingest.outbox import Outbox, Writer
 
 LOG = logging.getLogger(__name__)
 
@@ -51,10 +50,6 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 #: How long a stop goes on with what the kernel has, lest somebody who goes on sending keeps it alive; seconds.
 DRAIN_S_MAX = 1.0
 
-#: Pause after a failed write in seconds: doubled from the first to the last.
-RETRY_S = 1.0
-RETRY_MAX_S = 30.0
-
 
 class InvalidLine(ValueError):
     """A line that is left out, and why."""
@@ -71,6 +66,10 @@ class Flush(NamedTuple):
     names: list[str]
     timestamps: numpy.ndarray
     values: numpy.ndarray
+
+    @property
+    def measures(self) -> int:
+        return len(self.names)
 
 
 def parse_line(line: str) -> tuple[str, str, float, bool]:
@@ -212,116 +211,6 @@ class Aggregator:
             LOG.error("%s", message)
 
 
-class Outbox:
-    """Flushes on their way from the main thread to the writer, oldest first.
-
-    Holds at most `measures_max` measures, or one flush; the oldest are dropped for it.
-    """
-
-    def __init__(self, measures_max: int = WAITING_MEASURES_MAX) -> None:
-        self._measures_max = measures_max
-        self._flushes: collections.deque[Flush] = collections.deque()
-        self._measures = 0
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, flush: Flush) -> None:
-        dropped = 0
-        with self._changed:
-            # Empty ones only show the writer that time passes.
-            if flush.names or not self._flushes:
-                self._flushes.append(flush)
-                self._measures += len(flush.names)
-            while self._measures > self._measures_max and len(self._flushes) > 1:
-                oldest = self._flushes.popleft()
-                self._measures -= len(oldest.names)
-                dropped += len(oldest.names)
-            self._changed.notify()
-        if dropped:
-            LOG.error("%d measures are lost: more than %d wait to be written", dropped, self._measures_max)
-
-    def get(self) -> Flush | None:
-        """Wait for a flush and take it out; None once the outbox is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._flushes or self._closed)
-            if not self._flushes:
-                return None
-            flush = self._flushes.popleft()
-            self._measures -= len(flush.names)
-            return flush
-
-    def clear(self) -> int:
-        """Drop everything; return the number of measures."""
-        with self._changed:
-            dropped = self._measures
-            self._flushes.clear()
-            self._measures = 0
-            return dropped
-
-    def close(self) -> None:
-        """Let the writer end after what is in here."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def wait_until_closed(self, timeout_s: float) -> bool:
-        """Return whether it is closed, after `timeout_s` seconds at the latest."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._closed, timeout_s)
-
-    @property
-    def measures(self) -> int:
-        return self._measures
-
-
-class Writer:
-    """The thread that writes flushes, again and again while a back end is away."""
-
-    def __init__(self, outbox: Outbox, metrics: ResourceMetrics) -> None:
-        self._outbox = outbox
-        self._metrics = metrics
-        self._thread = threading.Thread(target=self._run, name="writer")
-        #: Measures that were given up.
-        self.lost = 0
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (flush := self._outbox.get()) is not None:
-            try:
-                self._write(flush)
-            except Exception:
-                self.lost += len(flush.names)
-                LOG.exception("Unexpected error: %d measures are lost", len(flush.names))
-
-    def _write(self, flush: Flush) -> None:
-        """Write a flush; a stop ends the tries."""
-        retry_s = RETRY_S
-        while True:
-            closed = self._outbox.wait_until_closed(0)
-            try:
-                self._metrics.write_measures(*flush)
-                LOG.debug("Flushed %d metrics", len(flush.names))
-                return
-            except BackendUnavailable as e:
-                if closed:
-                    self._give_up(len(flush.names) + self._outbox.clear(), e)
-                    return
-                LOG.warning("%s; %d measures are kept and tried again in %.1f seconds", e,
-                            len(flush.names) + self._outbox.measures, retry_s)
-            self._outbox.wait_until_closed(retry_s)
-            retry_s = min(2 * retry_s, RETRY_MAX_S)
-
-    def _give_up(self, measures: int, reason: BackendUnavailable) -> None:
-        if measures:
-            self.lost += measures
-            LOG.error("%s; stopping all the same: %d measures are lost", reason, measures)
-
-
 def open_socket(host: str, port: int) -> socket.socket:
     """Return a bound UDP socket that does not block.  Raises InvalidConfiguration."""
     try:
@@ -356,8 +245,8 @@ class StatsdServer:
         self._metrics = metrics
         self._flush_delay_s = flush_delay_s
         self._aggregator = Aggregator()
-        self._outbox = Outbox()
-        self._writer = Writer(self._outbox, metrics)
+        self._outbox: Outbox[Flush] = Outbox(WAITING_MEASURES_MAX)
+        self._writer = Writer(self._outbox, lambda flush: metrics.write_measures(*flush))
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)

@@ -121,7 +121,7 @@ def test_flushes_go_on(upgraded):
     indexer = upgraded.backends.indexer
     indexer.delete_metrics([metric.id for metric in indexer.list_resource_metrics(RESOURCE)])
     send(daemon, b"req:4|c")
-    daemon.wait_for("Flushed 1 metrics", 3)
+    daemon.wait_for("Flushed 1 measures", 3)
     assert {"req|c": (1, 4.0)} == read_sums(upgraded)
     assert 0 == daemon.stop()
 

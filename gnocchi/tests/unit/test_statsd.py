@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnocchi.ingest import statsd
-from gnocchi.ingest.statsd import Aggregator, Flush, InvalidLine, Outbox, parse_line
+from gnocchi.ingest.outbox import Outbox
+from gnocchi.ingest.statsd import Aggregator, Flush, InvalidLine, parse_line
 
 NOW = 1_700_000_000_000_000_000
 
