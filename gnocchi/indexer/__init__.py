@@ -7,14 +7,16 @@ implementation; its queries live in one module per noun.
 import dataclasses
 import datetime
 import uuid
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gnocchi.archive_policy import ArchivePolicy
 from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents, SectionRef
 
 __all__ = [
-    "CURRENT_REVISION", "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "NamedMetric",
-    "Pack", "Parked", "Resource", "ResourceType", "Sack", "SackCommit", "SackContents", "SectionRef",
+    "CURRENT_REVISION", "ArchivePolicyRule", "Block", "Metric", "MetricDefinition", "MetricPolicy", "MetricRow",
+    "Pack", "Parked", "Resource", "ResourceDefinition", "ResourceType", "Sack", "SackCommit", "SackContents",
+    "SectionRef",
 ]
 
 
@@ -89,10 +91,21 @@ class MetricDefinition:
     resource_id: uuid.UUID | None = None
 
 
-class NamedMetric(NamedTuple):
-    """What posting by name needs to know of a metric."""
+@dataclasses.dataclass(frozen=True)
+class ResourceDefinition:
+    """A resource to be made: values of attributes as the index takes them (`resource_type.AttributeChecks`)."""
 
     id: uuid.UUID
+    original_resource_id: str
+    attributes: Mapping[str, Any]
+
+
+class MetricRow(NamedTuple):
+    """A live metric that has a resource, as posting by name needs it; ids as their 16 bytes."""
+
+    id: bytes
+    resource_id: bytes
+    name: str
     creator: str | None
 
 

@@ -3,7 +3,7 @@
 import datetime
 import functools
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy
@@ -12,7 +12,7 @@ from sqlalchemy import exc
 
 from gnocchi import exceptions, metric_ids
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.indexer import ArchivePolicyRule, Metric, MetricDefinition, MetricPolicy, NamedMetric, pagination
+from gnocchi.indexer import ArchivePolicyRule, Metric, MetricDefinition, MetricPolicy, pagination
 from gnocchi.indexer.archive_policies import (
     SELECT_RULES,
     decode_policy,
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 #: Ids named in one statement.  SQLite takes 32,766 parameters; larger statements are no faster.
 IDS_PER_STATEMENT = 5_000
-
-#: Names of metrics told to the database; of more it gives all metrics of a resource.
-NAMES_PER_STATEMENT = 500
 
 METRIC_COLUMNS = (metric.c.id, metric.c.archive_policy_id, metric.c.creator, metric.c.name, metric.c.unit,
                   metric.c.resource_id)
@@ -232,29 +229,6 @@ class Metrics(Connections):
                 row for part in chunks(ids) for row in statement.fetch(connection, {"ids": part})])
 
     @retried
-    def list_named_metrics(
-            self, names: Mapping[uuid.UUID, Collection[str]]) -> dict[tuple[uuid.UUID, str], NamedMetric]:
-        """Find live metrics of many resources by name.
-
-        Parameters
-        ----------
-        names : resource id -> names wanted; resources need not exist
-
-        Returns
-        -------
-        (resource id, name) -> metric, for those that there are
-        """
-        statement = sa.select(metric.c.resource_id, metric.c.name, metric.c.id, metric.c.creator).where(
-            self.in_ids(metric.c.resource_id), IS_ACTIVE)
-        distinct = set().union(*names.values())
-        if len(distinct) <= NAMES_PER_STATEMENT:
-            statement = statement.where(metric.c.name.in_(sorted(distinct)))
-        with self.reading() as connection:
-            return {(row[0], row[1]): NamedMetric(row[2], row[3])
-                    for part in chunks(list(names)) for row in connection.execute(statement, {"ids": part})
-                    if row[1] in names[row[0]]}
-
-    @retried
     def list_metrics(self, filters: Mapping[str, Any] | None = None, *, limit: int | None = None,
                      marker: uuid.UUID | None = None, sorts: Sequence[str] = (),
                      visible: Filter | None = None) -> list[Metric]:
@@ -330,89 +304,8 @@ class Metrics(Connections):
                 connection.execute(sa.delete(metric).where(self.in_ids(metric.c.id), IS_DELETED), {"ids": part})
 
     @retried
-    def list_metric_policies(self, ids: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Find the archive policies of many metrics.  FAST PATH: nothing is made per row.
-
-        Parameters
-        ----------
-        ids : ndarray, shape (m,), S16
-            Distinct metric ids (`metric_ids`).
-
-        Returns
-        -------
-        found : ndarray, shape (k,), S16
-            Those of the ids that are live metrics, in no order; k <= m.
-        policies : ndarray, shape (k,), S16
-            The policy id of each.
-        """
-        found: list[bytes] = []
-        policies: list[bytes] = []
-        key = "uuid_send(archive_policy_id)" if self.dialect == "postgresql" else "archive_policy_id"
-        for policy_id, its_ids in self._group_metrics(ids, key):
-            found.append(its_ids)
-            policies.append(policy_id * (len(its_ids) // 16))
-        return (numpy.frombuffer(b"".join(found), metric_ids.DTYPE),
-                numpy.frombuffer(b"".join(policies), metric_ids.DTYPE))
-
-    @retried
     def list_policy_metrics(self, policy_id: uuid.UUID) -> numpy.ndarray:
         """Return the ids (`S16`, ascending) of all live metrics of an archive policy."""
         statement = sa.select(metric.c.id).where(metric.c.archive_policy_id == policy_id, IS_ACTIVE)
         with self.reading() as connection:
             return numpy.sort(metric_ids.pack_ids(connection.execute(statement).scalars()))
-
-    @retried
-    def list_metric_creators(self, ids: numpy.ndarray) -> tuple[numpy.ndarray, set[str | None]]:
-        """Find out which of many metrics are live, and who made these.  FAST PATH: nothing is made per row.
-
-        Parameters
-        ----------
-        ids : ndarray, shape (m,), S16
-            Distinct metric ids (`metric_ids`).
-
-        Returns
-        -------
-        found : ndarray, shape (k,), S16
-            Those of the ids that are live metrics, in no order; k <= m.
-        creators : set of the creators of all of them
-        """
-        # As bytes, since MySQL would put texts together that differ in trailing blanks.
-        groups = self._group_metrics(ids, "CAST(creator AS BINARY)" if self.dialect == "mysql" else "creator")
-        return (numpy.frombuffer(b"".join([its_ids for _, its_ids in groups]), metric_ids.DTYPE),
-                {creator.decode() if isinstance(creator, bytes) else creator for creator, _ in groups})
-
-    def _group_metrics(self, ids: numpy.ndarray, key: str) -> list[tuple[Any, bytes]]:
-        """Return (value, ids of live metrics that have it one after the other), for each value of an SQL expression."""
-        group = {"sqlite": _group_sqlite, "postgresql": _group_postgresql, "mysql": _group_mysql}[self.dialect]
-        with self.reading() as connection:
-            return [row for start in range(0, len(ids), IDS_PER_STATEMENT)
-                    for row in group(connection, ids[start:start + IDS_PER_STATEMENT].tobytes(), key)]
-
-
-# The functions below return one row for each value of `key`: the value and the ids of its live metrics one after
-# the other as bytes.  They take the ids in the form that costs each driver least, and IDS_PER_STATEMENT at most.
-
-def _group_sqlite(connection: sa.Connection, data: bytes, key: str) -> list[tuple[Any, bytes]]:
-    ids = tuple([data[i:i + 16] for i in range(0, len(data), 16)])
-    rows = connection.exec_driver_sql(
-        f"SELECT {key}, group_concat(hex(id), '') FROM metric WHERE status = '{ACTIVE}'"
-        f" AND id IN ({','.join('?' * len(ids))}) GROUP BY 1", ids)
-    return [(value, bytes.fromhex(text)) for value, text in rows]
-
-
-def _group_postgresql(connection: sa.Connection, data: bytes, key: str) -> list[tuple[Any, bytes]]:
-    text = data.hex()
-    array = ",".join([text[i:i + 32] for i in range(0, len(text), 32)])
-    rows = connection.exec_driver_sql(
-        f"SELECT {key}, string_agg(uuid_send(id), ''::bytea) FROM metric"
-        f" WHERE status = '{ACTIVE}' AND id = ANY(%s::uuid[]) GROUP BY 1", ("{" + array + "}",))
-    return [(value, its_ids) for value, its_ids in rows]
-
-
-def _group_mysql(connection: sa.Connection, data: bytes, key: str) -> list[tuple[Any, bytes]]:
-    text = data.hex()       # hexadecimal, so nothing in it can end the literal
-    ids = "',x'".join([text[i:i + 32] for i in range(0, len(text), 32)])
-    rows = connection.exec_driver_sql(
-        f"SELECT {key}, GROUP_CONCAT(id SEPARATOR '') FROM metric WHERE status = '{ACTIVE}'"
-        f" AND id IN (x'{ids}') GROUP BY 1")
-    return [(value, its_ids) for value, its_ids in rows]

@@ -12,7 +12,9 @@ from gnocchi.indexer.archive_policies import (
 )
 from gnocchi.indexer.commits import Commits, list_commit_statements
 from gnocchi.indexer.life_cycle import LifeCycle
-from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, Metrics, prepare_list_by_id
+from gnocchi.indexer.many_metrics import ManyMetrics
+from gnocchi.indexer.metrics import GET_METRIC, GET_RESOURCE_METRIC, INSERT_METRIC, prepare_list_by_id
+from gnocchi.indexer.named_metrics import NamedMetrics
 from gnocchi.indexer.packs import (
     COUNT_SACKS,
     LIST_CATALOGUE,
@@ -25,7 +27,6 @@ from gnocchi.indexer.packs import (
     prepare_get_catalogue,
     prepare_of_sacks,
 )
-from gnocchi.indexer.resource_lists import ResourceLists
 from gnocchi.indexer.resource_types import ResourceTypes
 from gnocchi.indexer.resources import GET_RESOURCE, LIST_METRIC_IDS
 from gnocchi.indexer.statistics import INSERT_STATISTICS, UPDATE_STATISTICS, Statistics
@@ -53,7 +54,7 @@ DATABASE_OPTS = [
 ]
 
 
-class Indexer(ArchivePolicies, Commits, LifeCycle, Metrics, Packs, ResourceLists, ResourceTypes, Statistics):
+class Indexer(ArchivePolicies, Commits, LifeCycle, ManyMetrics, NamedMetrics, Packs, ResourceTypes, Statistics):
     """See `Connections` for how it is made; its methods are grouped by noun in one module each.
 
     May be made while the database is away.  Threads share one; a child process calls `after_fork`.

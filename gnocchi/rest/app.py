@@ -22,6 +22,7 @@ from gnocchi.common import drivers
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
 from gnocchi.indexer.sqlalchemy import Indexer
+from gnocchi.ingest.finder import MetricFinder
 from gnocchi.processing.aggregate import Processed
 from gnocchi.processing.locks import Coordinator
 from gnocchi.processing.statistics import API, Statistics
@@ -68,6 +69,7 @@ class Services:
         self.backends = backends
         self.turns = Turns(conf.api.threads)
         self.policy = PolicyEnforcer(conf)
+        self.finder = MetricFinder(backends)
         self.health = Health(backends)
         self.healthcheck = Healthcheck(conf, self.health)
         self._statistics: Statistics | None = None

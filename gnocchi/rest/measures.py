@@ -19,7 +19,8 @@ from gnocchi import metric_ids, times
 from gnocchi.carbonara import grouping
 from gnocchi.incoming.batch import MeasureBatch
 from gnocchi.query.fetch import MeasuresAtGranularity
-from gnocchi.rest import errors, ids, json, schemas
+from gnocchi.resource_ids import parse_uuid
+from gnocchi.rest import errors, json, schemas
 from gnocchi.rest.request import Request
 
 #: Rows of a reply encoded at once: their texts stay in the caches of the processor.  43,200 at once take half as long
@@ -129,7 +130,7 @@ def _read_batch(body: Any) -> MeasureBatch:
     found, parts = [], []
     for key, measures in body.items():
         try:
-            found.append(ids.parse_uuid(key))
+            found.append(parse_uuid(key))
         except ValueError:
             raise invalid("not a valid value", (key,), None) from None
         parts.append(read_measures(measures, (key,)))

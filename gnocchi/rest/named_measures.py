@@ -5,16 +5,16 @@ The fast path and the slow one divide the work as in `measures`.
 
 import itertools
 import uuid
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy
 import voluptuous
 
-from gnocchi import metric_ids
-from gnocchi.incoming.batch import MeasureBatch
-from gnocchi.rest import ids, json, measures, schemas
+from gnocchi import resource_ids
+from gnocchi.exceptions import InvalidInput
+from gnocchi.ingest.batch import NamedBatch, WantedMetric, WantedResource
+from gnocchi.rest import json, measures, schemas
 
 _OPTIONS = ("archive_policy_name", "unit")
 
@@ -28,35 +28,6 @@ class _Described(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(dict[str, dict[str, list[measures.Measure] | _Described]]).decode
-
-
-class NamedMetric(NamedTuple):
-    """A metric that measures are for: its resource, and what it shall be if it has to be made."""
-
-    resource_id: uuid.UUID
-    name: str
-    archive_policy_name: str | None
-    unit: str | None
-
-
-class NamedBatch(NamedTuple):
-    """m metrics, the same one perhaps more than once, and n measures, grouped by metric.
-
-    resources : what the client called each resource, by id
-    counts : ndarray, shape (m,), int64
-    timestamps : ndarray, shape (n,), datetime64[ns]
-    values : ndarray, shape (n,), float64
-    """
-
-    resources: dict[uuid.UUID, str]
-    metrics: list[NamedMetric]
-    counts: numpy.ndarray
-    timestamps: numpy.ndarray
-    values: numpy.ndarray
-
-    def with_ids(self, found: Sequence[uuid.UUID]) -> MeasureBatch:
-        """Return the measures for the metrics with these ids, one for each of `metrics`."""
-        return MeasureBatch(metric_ids.pack_ids(found), self.counts, self.timestamps, self.values)
 
 
 def decode_named_batch(body: bytes, creator: str) -> NamedBatch:
@@ -84,19 +55,19 @@ def decode_named_batch(body: bytes, creator: str) -> NamedBatch:
 
 
 def _name_metrics(described: dict[str, dict[str, tuple[str | None, str | None]]],
-                  creator: str) -> tuple[dict[uuid.UUID, str], list[NamedMetric]]:
-    resources: dict[uuid.UUID, str] = {}
+                  creator: str) -> tuple[dict[uuid.UUID, WantedResource], list[WantedMetric]]:
+    resources: dict[uuid.UUID, WantedResource] = {}
     metrics = []
     for text, named in described.items():
         try:
-            resource_id = ids.resource_id(text, creator)
-        except voluptuous.Invalid as e:
-            raise measures.invalid(e.msg, (text,), None) from None
-        resources.setdefault(resource_id, text)
+            resource_id = resource_ids.resource_id(text, creator)
+        except InvalidInput as e:
+            raise measures.invalid(str(e), (text,), None) from None
+        resources.setdefault(resource_id, WantedResource(text))
         for name, options in named.items():
             if "\0" in name:
                 raise measures.invalid("text must not hold NUL characters", (text, name), None)
-            metrics.append(NamedMetric(resource_id, name, *options))
+            metrics.append(WantedMetric(resource_id, name, *options))
     return resources, metrics
 
 

@@ -25,7 +25,8 @@ from gnocchi.query.group import Group, list_metric_ids, make_groups, select_seri
 from gnocchi.query.history import Pool, Stay, compute_group, list_stays
 from gnocchi.query.operations import Work
 from gnocchi.query.series import Series, read_points
-from gnocchi.rest import arguments, errors, formats, ids, json, measures, visibility
+from gnocchi.resource_ids import parse_uuid
+from gnocchi.rest import arguments, errors, formats, json, measures, visibility
 from gnocchi.rest.controllers.metric import enforce_on_metrics, list_resources_of
 from gnocchi.rest.filters.text import parse_filter
 from gnocchi.rest.filters.tree import FilterReader
@@ -275,7 +276,7 @@ def _select_metrics(request: Request, root: Node) -> Selection:
     """
     references = expression.list_references(root)
     try:
-        wanted = [ids.parse_uuid(reference.name) for reference in references]
+        wanted = [parse_uuid(reference.name) for reference in references]
     except ValueError as e:
         raise errors.RequestError(400, {"cause": "Invalid metric references", "reason": str(e),
                                         "detail": [list(reference) for reference in references]}) from e

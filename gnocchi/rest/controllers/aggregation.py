@@ -18,7 +18,8 @@ from gnocchi.query.expression import AGGREGATIONS, RESAMPLINGS, Aggregate, Node,
 from gnocchi.query.expression import Metric as MetricNode
 from gnocchi.query.series import Series
 from gnocchi.query.several import read_several
-from gnocchi.rest import arguments, errors, ids, json, measures, schemas, visibility
+from gnocchi.resource_ids import parse_uuid
+from gnocchi.rest import arguments, errors, json, measures, schemas, visibility
 from gnocchi.rest.controllers.aggregates import compute, group_resources, read_groupby, read_terms
 from gnocchi.rest.controllers.measures import DEFAULT_METHOD, read_resample, refresh_metrics
 from gnocchi.rest.controllers.metric import enforce_on_metrics
@@ -35,7 +36,7 @@ class MetricsAggregationController:
     def get(self) -> bytes:
         texts = pecan.request.GET.getall("metric")
         try:
-            wanted = [ids.parse_uuid(text) for text in texts]
+            wanted = [parse_uuid(text) for text in texts]
         except ValueError:
             number = next(number for number, text in enumerate(texts) if not _is_uuid(text))
             raise errors.RequestError(400, f"Invalid input: not a valid value @ data[{number}]") from None
@@ -48,12 +49,12 @@ class MetricsAggregationController:
         for number, text in enumerate(wanted):
             if not _is_uuid(text):
                 raise schemas.invalid_input(voluptuous.Invalid("not a valid value", [number]))
-        return aggregate_named(pecan.request, [ids.parse_uuid(text) for text in wanted])
+        return aggregate_named(pecan.request, [parse_uuid(text) for text in wanted])
 
 
 def _is_uuid(text: Any) -> bool:
     try:
-        return isinstance(text, str) and bool(ids.parse_uuid(text))
+        return isinstance(text, str) and bool(parse_uuid(text))
     except ValueError:
         return False
 

@@ -1,27 +1,18 @@
 """`/v1/batch`: measures of many metrics in one request."""
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy
 import pecan
 
 from gnocchi import metric_ids
-from gnocchi.exceptions import ChangedMeanwhile, NamedMetricAlreadyExists, NoSuchResource
-from gnocchi.indexer import MetricDefinition, NamedMetric, Resource
+from gnocchi.exceptions import ClientError, NoSuchMetric, NoSuchResource
+from gnocchi.ingest.batch import NamedBatch, WantedMetric
 from gnocchi.rest import arguments, errors, formats, measures
 from gnocchi.rest.controllers.measures import accept_measures
-from gnocchi.rest.controllers.metric import enforce_create, named_in_body
-from gnocchi.rest.named_measures import NamedBatch, decode_named_batch
-from gnocchi.rest.repeat import until_unchanged
+from gnocchi.rest.ingest import POST, RequestGuard, looks_at
+from gnocchi.rest.named_measures import decode_named_batch
 from gnocchi.rest.request import Request
-from gnocchi.rest.schemas.metric import check_metric_name
-
-POST, UPDATE, CREATE = "post measures", "update resource", "create metric"
-
-#: What is the same in all metrics that one request makes.
-CREATOR = frozenset(("creator",))
 
 
 class MetricsMeasuresController:
@@ -33,7 +24,7 @@ class MetricsMeasuresController:
         with request.services.turns.decoding(len(body)):
             batch = measures.decode_batch(body)
         wanted = numpy.unique(batch.metric_ids)
-        if _looks_at(request, POST, formats.CREATOR_KEYS):
+        if looks_at(request, POST, formats.CREATOR_KEYS):
             _check_by_creator(request, wanted)
         else:
             _check_one_by_one(request, wanted)
@@ -49,86 +40,28 @@ class ResourcesMetricsMeasuresController:
         body = request.read_body()
         with request.services.turns.decoding(len(body)):
             batch = decode_named_batch(body, request.identity.creator)
-        names: dict[uuid.UUID, set[str]] = {}
-        for wanted in batch.metrics:
-            names.setdefault(wanted.resource_id, set()).add(wanted.name)
-        found = until_unchanged(lambda: _find_or_create(request, batch, names, create)) if names else {}
-        metrics = [found[wanted.resource_id, wanted.name].id for wanted in batch.metrics]
-        accept_measures(request, pecan.response, batch.with_ids(metrics))
+        request.services.finder.write_measures(batch, request.identity.creator, BatchGuard(request, batch),
+                                                 create=create)
+        pecan.response.status = 202
 
 
-def _find_or_create(request: Request, batch: NamedBatch, names: Mapping[uuid.UUID, set[str]],
-                    create: bool) -> dict[tuple[uuid.UUID, str], NamedMetric]:
-    """Return the metrics of a batch, all of which the caller may post to.
+class BatchGuard(RequestGuard):
+    """Tells all that is missing at once."""
 
-    Raises errors.RequestError 400 or 403; ChangedMeanwhile if another request made some of them first.
-    """
-    indexer, creator = request.services.indexer, request.identity.creator
-    found = indexer.list_named_metrics(names)
-    missing = {(wanted.resource_id, wanted.name): wanted for wanted in reversed(batch.metrics)
-               if (wanted.resource_id, wanted.name) not in found}
-    if missing and not create:
-        _refuse(f"{resource_id}/{name}" for resource_id, name in missing)
-    # In one order in all requests, so that they wait for each other instead of blocking each other.
-    definitions = [MetricDefinition(uuid.uuid4(), wanted.archive_policy_name, name, wanted.unit, resource_id)
-                   for (resource_id, name), wanted in sorted(missing.items(), key=lambda item: item[0])]
-    if definitions:
-        _check_creation(request, batch, definitions)
-    _check_posting(request, found, definitions)
-    if not definitions:
-        return found
-    try:
-        with named_in_body():
-            made = indexer.create_metrics(definitions, creator)
-    except (NamedMetricAlreadyExists, NoSuchResource) as e:
-        raise ChangedMeanwhile("What a batch names") from e
-    return found | {(metric.resource_id, metric.name): NamedMetric(metric.id, creator) for metric in made}
+    def __init__(self, request: Request, batch: NamedBatch) -> None:
+        super().__init__(request)
+        self._batch = batch
 
-
-def _check_creation(request: Request, batch: NamedBatch, definitions: Sequence[MetricDefinition]) -> None:
-    """Ask whether the caller may give their resources new metrics.  Raises errors.RequestError 400 or 403."""
-    wanted = {definition.resource_id: None for definition in definitions}
-    resources = {resource.id: resource for resource in request.services.indexer.list_resources_by_id(list(wanted))}
-    unknown = [{"resource_id": str(id), "original_resource_id": text}
-               for id, text in batch.resources.items() if id in wanted and id not in resources]
-    if unknown:
-        raise errors.RequestError(400, {"cause": "Unknown resources", "detail": unknown})
-    for definition in definitions:
-        check_metric_name(definition.name)
-    for resource in _distinct(request, UPDATE, resources.values()):
-        request.enforce(UPDATE, formats.format_resource(resource))
-    alike = _looks_at(request, CREATE, CREATOR)
-    for definition in definitions[:1] if alike else definitions:
-        enforce_create(request, definition)
-
-
-def _distinct(request: Request, rule: str, resources: Iterable[Resource]) -> Iterable[Resource]:
-    """Those of the resources that a rule may tell from each other."""
-    if not _looks_at(request, rule, formats.CREATOR_KEYS | {"project_id", "user_id", "type"}):
-        return resources
-    return {(found.creator, found.project_id, found.user_id, found.type): found for found in resources}.values()
-
-
-def _check_posting(request: Request, found: Mapping[Any, NamedMetric], definitions: Sequence[MetricDefinition]) -> None:
-    """Ask whether the caller may post to metrics that exist, and to those that will be his.  Raises 403."""
-    mine = formats.format_creator(request.identity.creator)
-    if _looks_at(request, POST, formats.CREATOR_KEYS):
-        for creator in {metric.creator for metric in found.values()}:
-            request.enforce(POST, formats.format_creator(creator))
-        if definitions:
-            request.enforce(POST, mine)
-        return
-    for metric in request.services.indexer.list_metrics_by_id([metric.id for metric in found.values()]):
-        request.enforce(POST, formats.metric_target(metric))
-    for definition in definitions:
-        request.enforce(POST, mine | {"name": definition.name, "unit": definition.unit,
-                                      "resource_id": str(definition.resource_id)})
-
-
-def _looks_at(request: Request, rule: str, known: Set[str]) -> bool:
-    """Whether a rule looks at nothing of its target but these values."""
-    names = request.services.policy.names_in(rule)
-    return names is not None and names <= known
+    def check_refusals(self, refused: Sequence[tuple[WantedMetric, ClientError]]) -> None:
+        unknown = {wanted.resource_id for wanted, error in refused if isinstance(error, NoSuchResource)}
+        if unknown:
+            raise errors.RequestError(400, {"cause": "Unknown resources", "detail": [
+                {"resource_id": str(id), "original_resource_id": resource.original_id}
+                for id, resource in self._batch.resources.items() if id in unknown]})
+        metrics = [error.metric for _, error in refused if isinstance(error, NoSuchMetric)]
+        if metrics:
+            _refuse(metrics)
+        super().check_refusals(refused)
 
 
 def _check_by_creator(request: Request, wanted: numpy.ndarray) -> None:

@@ -12,6 +12,7 @@ from gnocchi.indexer import Metric, MetricDefinition, Resource
 from gnocchi.indexer.filters import Membership
 from gnocchi.indexer.metrics import chunks
 from gnocchi.indexer.pagination import METRIC_SORTS
+from gnocchi.resource_ids import parse_uuid
 from gnocchi.rest import errors, formats, headers, ids, pagination, visibility
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as schemas
@@ -32,7 +33,7 @@ def named_in_body() -> Iterator[None]:
 def find_metric(request: Request, text: str) -> Metric:
     """The live metric with an id as the client wrote it.  Raises NoSuchMetric with that text."""
     try:
-        return request.services.indexer.get_metric(ids.parse_uuid(text))
+        return request.services.indexer.get_metric(parse_uuid(text))
     except (ValueError, NoSuchMetric):
         raise NoSuchMetric(text) from None
 
@@ -139,7 +140,7 @@ def _read_filters(request: Request) -> dict[str, Any] | None:
         raise errors.RequestError(400, "Invalid input: not a valid value for dictionary value @ data['status']")
     try:
         if "id" in arguments:
-            filters["id"] = ids.parse_uuid(arguments["id"])
+            filters["id"] = parse_uuid(arguments["id"])
     except ValueError:
         return None
     # A deleted metric is gone for clients at once: they poll until this list is empty.

@@ -4,16 +4,16 @@ import uuid
 from typing import Any
 
 import pecan
-import voluptuous
 
-from gnocchi.exceptions import NoSuchMetric, NoSuchResource
+from gnocchi.common.repeat import until_unchanged
+from gnocchi.exceptions import InvalidInput, NoSuchMetric, NoSuchResource
 from gnocchi.indexer import Metric, MetricDefinition, Resource, ResourceType
 from gnocchi.indexer.filters import all_of
-from gnocchi.rest import errors, formats, headers, ids, resource_lists, schemas, visibility
+from gnocchi.resource_ids import resource_id
+from gnocchi.rest import errors, formats, headers, resource_lists, schemas, visibility
 from gnocchi.rest.controllers import measures, metric
 from gnocchi.rest.filters.read import read_filter
 from gnocchi.rest.preconditions import check_preconditions, has_preconditions, set_validators
-from gnocchi.rest.repeat import until_unchanged
 from gnocchi.rest.request import Request
 from gnocchi.rest.schemas import metric as metric_schemas
 from gnocchi.rest.schemas import resource as resource_schemas
@@ -24,8 +24,8 @@ NO_FILTER = "caution: the query can not be empty, or it will delete entire datab
 def read_path_id(request: Request, text: str) -> uuid.UUID:
     """The id of the resource that the caller means by a segment of the path.  Raises NoSuchResource."""
     try:
-        return ids.resource_id(text, request.identity.creator)
-    except voluptuous.Invalid:
+        return resource_id(text, request.identity.creator)
+    except InvalidInput:
         raise NoSuchResource(text) from None
 
 

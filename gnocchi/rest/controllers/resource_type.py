@@ -4,9 +4,9 @@ from typing import Any
 
 import pecan
 
+from gnocchi.common.repeat import until_unchanged
 from gnocchi.indexer import ResourceType
 from gnocchi.rest import headers
-from gnocchi.rest.repeat import until_unchanged
 from gnocchi.rest.schemas import resource_type as schemas
 
 JSON_PATCH = "application/json-patch+json"

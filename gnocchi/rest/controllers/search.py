@@ -12,7 +12,8 @@ from gnocchi.indexer import Metric, ResourceType
 from gnocchi.query.fetch import MeasuresAtGranularity, Window
 from gnocchi.query.series import Series
 from gnocchi.query.several import read_several
-from gnocchi.rest import arguments, errors, ids, json, measures, resource_lists, schemas, visibility
+from gnocchi.resource_ids import parse_uuid
+from gnocchi.rest import arguments, errors, json, measures, resource_lists, schemas, visibility
 from gnocchi.rest.controllers.metric import enforce_on_metrics
 from gnocchi.rest.filters.read import read_filter
 from gnocchi.rest.filters.values import ValueFilter
@@ -70,7 +71,7 @@ def _list_metrics(request: Request) -> list[Metric]:
     if not texts:
         raise errors.argument_error("metric_id", "must be given")
     try:
-        wanted = list(dict.fromkeys(map(ids.parse_uuid, texts)))
+        wanted = list(dict.fromkeys(map(parse_uuid, texts)))
     except ValueError as e:
         raise errors.argument_error("metric_id", str(e)) from None
     known = {metric.id: metric for metric in request.services.indexer.list_metrics_by_id(wanted)}

@@ -10,7 +10,8 @@ import voluptuous
 from gnocchi import times
 from gnocchi.exceptions import InvalidInput
 from gnocchi.indexer.filters import AllOf, AnyOf, Comparison, Constant, Filter, Kind, Membership, Not
-from gnocchi.rest import ids, schemas
+from gnocchi.resource_ids import parse_uuid, resource_id
+from gnocchi.rest import schemas
 from gnocchi.rest.filters import CONDITIONS_MAX, LEVELS_MAX, PATTERN_LENGTH_MAX, VALUES_MAX
 
 COMPARISONS = {
@@ -135,9 +136,9 @@ class FilterReader:
 
     def _read_id(self, value: str, path: Path) -> uuid.UUID:
         try:
-            return ids.resource_id(value, self._creator)
-        except voluptuous.Invalid as e:
-            raise voluptuous.Invalid(e.msg, list(path), error_type="dictionary value") from None
+            return resource_id(value, self._creator)
+        except InvalidInput as e:
+            raise voluptuous.Invalid(str(e), list(path), error_type="dictionary value") from None
 
     @staticmethod
     def _single(value: Any, path: Path) -> tuple[str, Any]:
@@ -231,7 +232,7 @@ def _to_microseconds(value: Any) -> int:
 
 
 _CONVERTERS = {
-    Kind.STRING: _to_text, Kind.UUID: lambda value: str(ids.parse_uuid(str(value))), Kind.NUMBER: _to_number,
+    Kind.STRING: _to_text, Kind.UUID: lambda value: str(parse_uuid(str(value))), Kind.NUMBER: _to_number,
     Kind.BOOL: _to_bool, Kind.DATETIME: _to_datetime, Kind.INTEGER: _to_integer, Kind.LIFESPAN: _to_microseconds,
     Kind.CREATOR_USER: _to_text, Kind.CREATOR_PROJECT: _to_text,
 }

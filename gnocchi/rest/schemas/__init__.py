@@ -2,6 +2,7 @@
 
 import voluptuous
 
+from gnocchi.resource_type import text
 from gnocchi.rest import errors
 
 #: What the columns of the index hold.
@@ -27,15 +28,6 @@ def invalid_input(error: voluptuous.Invalid) -> errors.RequestError:
         "reason": str(first),
         "detail": [str(step) for step in first.path],
     })
-
-
-def text(value):
-    """Text that every index can hold."""
-    if not isinstance(value, str):
-        raise voluptuous.TypeInvalid("expected str")
-    if "\0" in value:
-        raise voluptuous.Invalid("text must not hold NUL characters")
-    return value
 
 
 def integer(value):

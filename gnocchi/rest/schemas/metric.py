@@ -6,7 +6,8 @@ import voluptuous
 
 from gnocchi.exceptions import InvalidInput
 from gnocchi.indexer import MetricDefinition
-from gnocchi.rest import errors, ids, schemas
+from gnocchi.resource_ids import parse_uuid, resource_id
+from gnocchi.rest import errors, schemas
 
 UNIT_LENGTH_MAX = 31
 
@@ -45,9 +46,9 @@ def make_definition(body: dict[str, str], creator: str) -> MetricDefinition:
 def read_resource_id(body: dict[str, str], key: str, creator: str) -> uuid.UUID:
     """Return the id of the resource that its caller calls body[key].  Raises errors.RequestError 400."""
     try:
-        return ids.resource_id(body[key], creator)
-    except voluptuous.Invalid as e:
-        raise schemas.invalid_input(voluptuous.Invalid(e.msg, [key], error_type="dictionary value")) from e
+        return resource_id(body[key], creator)
+    except InvalidInput as e:
+        raise schemas.invalid_input(voluptuous.Invalid(str(e), [key], error_type="dictionary value")) from e
 
 
 def metric_reference(value):
@@ -55,7 +56,7 @@ def metric_reference(value):
     if isinstance(value, dict):
         return CREATE(value)
     try:
-        return ids.parse_uuid(value)
+        return parse_uuid(value)
     except (ValueError, AttributeError, TypeError):
         raise voluptuous.Invalid("not a valid value") from None
 

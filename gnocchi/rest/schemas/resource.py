@@ -6,9 +6,10 @@ from typing import Any
 import orjson
 import voluptuous
 
+from gnocchi import resource_type
 from gnocchi.indexer import ResourceType
 from gnocchi.rest import schemas
-from gnocchi.rest.schemas import attributes, metric
+from gnocchi.rest.schemas import metric
 
 #: Schemas that a process keeps, one for each set of attributes and kind of request.
 SCHEMAS_MAX = 256
@@ -17,7 +18,7 @@ SCHEMAS_MAX = 256
 def timestamp(value):
     """A moment as the index stores it: naive UTC, microseconds."""
     try:
-        return attributes.timestamp(value)
+        return resource_type.timestamp(value)
     except voluptuous.Invalid:
         raise voluptuous.Invalid("not a valid value") from None
 
@@ -57,11 +58,11 @@ def _for_creation(document: bytes) -> voluptuous.Schema:
     schema: dict[Any, Any] = {voluptuous.Required("id"): schemas.text, **_FIELDS}
     for name, options in orjson.loads(document).items():
         key = voluptuous.Required(name) if options["required"] else voluptuous.Optional(name)
-        schema[key] = attributes.attribute_value(options)
+        schema[key] = resource_type.attribute_value(options)
     return voluptuous.Schema(schema)
 
 
 @functools.lru_cache(SCHEMAS_MAX)
 def _for_change(document: bytes) -> voluptuous.Schema:
     return voluptuous.Schema(_FIELDS | {
-        name: attributes.attribute_value(options) for name, options in orjson.loads(document).items()})
+        name: resource_type.attribute_value(options) for name, options in orjson.loads(document).items()})

@@ -10,8 +10,8 @@ import voluptuous
 from gnocchi.exceptions import InvalidInput, UnsupportedChange
 from gnocchi.indexer import ResourceType
 from gnocchi.indexer.resource_types import GENERIC
+from gnocchi.resource_type import attribute_value, number
 from gnocchi.rest import schemas
-from gnocchi.rest.schemas.attributes import attribute_value, number
 
 #: Characters of the longest text that an attribute can hold, and of the longest name of one.
 STRING_LENGTH_MAX = 256

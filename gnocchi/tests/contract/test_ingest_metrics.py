@@ -12,7 +12,6 @@ from gnocchi import metric_ids
 from gnocchi.exceptions import BackendUnavailable, InvalidInput, NoSuchResource
 from gnocchi.incoming.file import FileDriver
 from gnocchi.indexer import ArchivePolicyRule, MetricDefinition
-from gnocchi.ingest import metrics as ingest_metrics
 from gnocchi.ingest.metrics import ResourceMetrics
 from gnocchi.ingest.statsd import Aggregator
 from gnocchi.storage.drivers.memory import MemoryDriver
@@ -137,14 +136,15 @@ def test_metric_made_by_another_at_the_same_time_is_used(engine, make, monkeypat
     """What comes into being between the look-up and the creation is no error."""
     metrics, others = make(), make(creator="other")
     metrics.create_resource()
-    look_up = metrics._look_up
+    look_up = metrics._finder._look_up
 
-    def look_up_too_early(names):
-        look_up(names)
+    def look_up_too_early(*args):
+        seen = look_up(*args)
         monkeypatch.undo()
         write(others, "b|c", value=5.0)
+        return seen
 
-    monkeypatch.setattr(metrics, "_look_up", look_up_too_early)
+    monkeypatch.setattr(metrics._finder, "_look_up", look_up_too_early)
     write(metrics, "a|c", "b|c")
     ids = get_ids(engine)
     assert {ids["a|c"]: [1.0], ids["b|c"]: [5.0, 1.0]} == list_waiting(engine)
@@ -217,16 +217,6 @@ def test_nothing_is_written_while_a_back_end_is_away(engine, make, tmp_path):
     data.mkdir()
     write(metrics, "a|c")
     assert {get_ids(engine)["a|c"]: [1.0]} == list_waiting(engine)
-
-
-def test_cache_is_bounded(engine, make, monkeypatch):
-    """Names that come and go do not fill the memory."""
-    monkeypatch.setattr(ingest_metrics, "CACHED_NAMES_MAX", 3)
-    metrics = make()
-    for i in range(6):
-        write(metrics, f"a{i}|c", f"a{i + 1}|c")
-        assert len(metrics._ids) <= 5
-    assert 7 == len(get_ids(engine))
 
 
 # The example of the contract (ingest-protocols 4), with a fixed clock.
