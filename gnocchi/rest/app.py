@@ -68,6 +68,7 @@ class Services:
         self.conf = conf
         self.backends = backends
         self.turns = Turns(conf.api.threads)
+        backends.share(self.turns.waiting)
         self.policy = PolicyEnforcer(conf)
         self.finder = MetricFinder(backends)
         self.health = Health(backends)
