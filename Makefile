@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGING := setup.cfg setup.py requirements.txt pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test keystone swift rados lint docs bench clean
+.PHONY: help run test keystone swift debian lint docs bench clean
 
 help:
 	@echo "make run    start Gnocchi here: API on port $(PORT), data in ./$(DATA_DIR)   (PORT=, DATA_DIR=, RUN_ARGS=)"
@@ -31,7 +31,7 @@ run: $(VENV)/.stamp-run
 
 # A file of tests stays on one process: its servers are started once.  Where none may be missing, Keystone and Swift are
 # installed too; their tests are skipped otherwise.
-test: $(VENV)/.stamp-test rados $(if $(GNOCCHI_TEST_REQUIRE_BACKENDS),$(VENV)/keystone/.stamp $(VENV)/swift/.stamp)
+test: $(VENV)/.stamp-test debian $(if $(GNOCCHI_TEST_REQUIRE_BACKENDS),$(VENV)/keystone/.stamp $(VENV)/swift/.stamp)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-lint
@@ -76,10 +76,14 @@ $(VENV)/keystone/.stamp $(VENV)/swift/.stamp: $(VENV)/%/.stamp: $(BIN)/python
 
 keystone swift: %: $(VENV)/%/.stamp
 
-# Debian's module of Ceph, for PyPI has none; a Python that it was not built for does not see it.
-rados: $(BIN)/python
-	@for module in /usr/lib/python3/dist-packages/rados.*.so; do if [ -e "$$module" ]; then \
-	    ln -sf "$$module" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"; fi; done
+# Debian's modules of Ceph, for PyPI has none, and of AMQP, which PyPI has as source only; a Python that they were not
+# built for does not see them.
+DEBIAN_MODULES := rados.*.so proton cproton.py _cproton.*.so
+
+debian: $(BIN)/python
+	@cd /usr/lib/python3/dist-packages 2>/dev/null || exit 0; for module in $(DEBIAN_MODULES); do \
+	    if [ -e "$$module" ]; then ln -sfn "$$PWD/$$module" \
+	        "$$($(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/$$module"; fi; done
 
 # Made anew also when its interpreter is gone: for make a dangling link is a missing file.
 $(BIN)/python:

@@ -172,6 +172,22 @@ STATSD_OPTS: list[cfg.Opt] = [
                  help="Seconds between two flushes; each gives one measure per metric."),
 ]
 
+AMQP1D_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("url", default="localhost:5672/u/collectd/telemetry", secret=True,
+               help="Where gnocchi-amqpd gets messages from: amqp://user:password@host:port/address, amqps:// for TLS. "
+                    "The address is that of a queue or topic of the broker, without the slash before it."),
+    cfg.StrOpt("data_source", default="collectd", choices=["collectd"],
+               help="What the messages are: the JSON of collectd."),
+    cfg.StrOpt("resource_type", default="collectd_amqp1d",
+               help="Resource type of the hosts; made if there is none. Ids of resources begin with it."),
+    cfg.StrOpt("creator",
+               help="Creator of the resources and of their metrics, as the API shows it: the user name, or with "
+                    "Keystone user_id:project_id."),
+    cfg.FloatOpt("flush_delay", default=10, min=0.1,
+                 help="Seconds that measures wait for others, to be written together; 1,000 messages do not wait. "
+                      "Only then the broker is told that the messages have arrived."),
+]
+
 ARCHIVE_POLICY_OPTS: list[cfg.Opt] = [
     cfg.ListOpt("default_aggregation_methods",
                 item_type=cfg.types.String(choices=METHODS),
@@ -215,6 +231,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         ("metricd", METRICD_OPTS),
         ("api", API_OPTS),
         ("statsd", STATSD_OPTS),
+        ("amqp1d", AMQP1D_OPTS),
         ("archive_policy", ARCHIVE_POLICY_OPTS),
         ("storage", storage),
         ("incoming", [_incoming_default(option) for option in storage] + incoming),

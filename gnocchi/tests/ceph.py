@@ -21,6 +21,7 @@ import pytest
 
 from gnocchi.tests.coordination import Server
 from gnocchi.tests.databases import START_TIMEOUT_S, _fast_directory, die_with_parent, find_free_port, need
+from gnocchi.tests.modules import need_module
 
 #: What the gateway's users are called and know.
 ACCESS_KEY, SECRET_KEY = "GNOCCHIACCESS", "gnocchi-secret-of-s3"
@@ -108,13 +109,7 @@ def has_rados() -> bool:
 
 def need_rados() -> None:
     """Skip where this Python has no module `rados`, or fail (see `need`) where Debian's would do for it."""
-    if not has_rados():
-        system = pathlib.Path("/usr/bin/python3")
-        version = subprocess.check_output([system, "--version"], text=True) if system.exists() else ""
-        own = "Python {}.{}.".format(*sys.version_info[:2])
-        if not version.startswith(own):
-            pytest.skip(f"rados is there for {version.strip() or 'no Python'} only")
-        need(None, "rados for this Python (doc/source/ceph.rst)")
+    need_module("rados", "rados for this Python (doc/source/ceph.rst)")
 
 
 class Ceph:

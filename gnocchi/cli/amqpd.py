@@ -1,0 +1,44 @@
+"""`gnocchi-amqpd`, also `gnocchi-amqp1d`: takes measures from an AMQP 1.0 broker."""
+
+import os
+import signal
+from types import FrameType
+
+# Read by the linear algebra library under numpy when it is loaded; nothing here needs its threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from gnocchi import backends, service  # noqa: E402
+from gnocchi.cli import command  # noqa: E402
+from gnocchi.exceptions import InvalidConfiguration  # noqa: E402
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@command
+def amqpd() -> int:
+    conf = service.prepare_service()
+    try:
+        from gnocchi.ingest.amqp import AmqpReceiver, parse_url
+    except ImportError as e:
+        raise InvalidConfiguration(f"python-qpid-proton is needed, the extra amqp1 of this package: {e}") from e
+    from gnocchi.ingest import collectd
+    from gnocchi.ingest.hosts import HostMeasures
+
+    options = conf.amqp1d
+    address = parse_url(options.url)
+    creator = options.creator or None
+    backends.preload(conf)
+    hosts = HostMeasures(backends.Backends(conf), options.resource_type, collectd.RESOURCE_ATTRIBUTES, creator)
+    receiver = AmqpReceiver(address, collectd.CollectdDecoder(options.resource_type, creator), hosts.write_measures,
+                            options.flush_delay)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Whoever does not want to wait for the last flush sends a second one.
+        for either in STOP_SIGNALS:
+            signal.signal(either, signal.SIG_DFL)
+        receiver.stop()
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    signal.set_wakeup_fd(receiver.wake_fd)
+    return 0 if receiver.run() else 1
