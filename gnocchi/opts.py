@@ -151,6 +151,12 @@ API_OPTS: list[cfg.Opt] = [
                 help="Believe the headers Forwarded, X-Forwarded-* that a proxy in front of the API sets."),
 ]
 
+PROMETHEUS_OPTS: list[cfg.Opt] = [
+    cfg.BoolOpt("labels_in_names", default=False,
+                help="Name metrics of remote write name@label=value,... with all labels but job and instance. False: "
+                     "all series of one name, job and instance go to one metric."),
+]
+
 STATSD_OPTS: list[cfg.Opt] = [
     cfg.HostAddressOpt("host", default="0.0.0.0",
                        help="Address gnocchi-statsd listens on (UDP)."),
@@ -230,6 +236,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         ("database", [*sqlalchemy.DATABASE_OPTS]),
         ("metricd", METRICD_OPTS),
         ("api", API_OPTS),
+        ("prometheus", PROMETHEUS_OPTS),
         ("statsd", STATSD_OPTS),
         ("amqp1d", AMQP1D_OPTS),
         ("archive_policy", ARCHIVE_POLICY_OPTS),

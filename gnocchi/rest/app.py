@@ -1,6 +1,5 @@
 """The WSGI pipeline of the API, and what its handlers work with."""
 
-import contextlib
 import contextvars
 import importlib
 import logging
@@ -9,7 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import webob
 from oslo_config import cfg
@@ -35,6 +34,8 @@ from gnocchi.rest.turns import Turns
 from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PACKAGED_PASTE_CONFIG = os.path.join(os.path.dirname(__file__), "api-paste.ini")
 
@@ -69,12 +70,12 @@ class Services:
         self.conf = conf
         self.backends = backends
         self.turns = Turns(conf.api.threads)
-        backends.share(self.turns.waiting)
         self.policy = PolicyEnforcer(conf)
         self.finder = MetricFinder(backends)
         self.health = Health(backends)
         self.healthcheck = Healthcheck(conf, self.health)
         self._statistics: Statistics | None = None
+        self._kept: dict[Callable, Any] = {}
         self._lock = threading.Lock()
         self.auth: AuthHelper = drivers.load_driver("gnocchi.rest.auth_helper", conf.api.auth_mode)()
 
@@ -93,6 +94,14 @@ class Services:
     @property
     def coordinator(self) -> Coordinator:
         return self.backends.coordinator
+
+    def keep(self, make: Callable[[cfg.ConfigOpts], T]) -> T:
+        """What `make` makes of the configuration, the same for all requests."""
+        found = self._kept.get(make)
+        if found is None:
+            with self._lock:
+                found = self._kept.setdefault(make, make(self.conf))
+        return found
 
     def count_processed(self, done: Processed) -> None:
         """Count what became of measures that a request had processed."""
@@ -149,12 +158,10 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Applicat
         environ["gnocchi.services"] = services
         if environ.get("PATH_INFO", "").endswith(HEALTHCHECK_PATH):
             # Without a turn: others may have all, and wait for the back end in question.
-            reply = pipeline(environ, start_response)
-            request.finish_body(environ, contextlib.nullcontext)
-            return reply
+            return pipeline(environ, start_response)
         with services.turns:
             reply = pipeline(environ, start_response)
-            request.finish_body(environ, services.turns.aside)
+            request.finish_body(environ, services.turns)
             return reply
 
     app = _cors_when_asked_for(with_services, conf)

@@ -1,11 +1,13 @@
 """From exceptions to HTTP: the one place that knows which error is which status, and in which shape it is told."""
 
+import contextlib
 import html
 import http
 import json
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import webob
@@ -77,6 +79,9 @@ class RequestError(Exception):
     headers : added to the reply
     """
 
+    #: More members of the JSON form; if not None, the error is told in JSON whatever the client accepts.
+    members: dict[str, Any] | None = None
+
     def __init__(self, status: int, detail: Any = "", headers: dict[str, str] | None = None):
         super().__init__(status, detail)
         self.status = status
@@ -104,6 +109,20 @@ def as_request_error(error: Exception) -> RequestError:
             return RequestError(status, str(error))
     LOG.error("Unexpected error", exc_info=error)
     return RequestError(500, "Unexpected error; see the log of the server")
+
+
+@contextlib.contextmanager
+def told_in_json(list_members: Callable[[RequestError], dict[str, Any]] = lambda error: {}) -> Iterator[None]:
+    """Tell errors in one line of JSON, whatever the client accepts: agents that send measures log the first line.
+
+    list_members : what else the JSON of an error shall have
+    """
+    try:
+        yield
+    except (RequestError, exceptions.ClientError, exceptions.BackendUnavailable, NotImplementedError) as e:
+        error = as_request_error(e)
+        error.members = list_members(error)
+        raise error from None if error is e else e
 
 
 def accepted_quality(accept: str, media_type: str) -> tuple[float, bool]:
@@ -161,12 +180,13 @@ def render(request: webob.Request, error: RequestError) -> webob.Response:
     """Make the reply for an error in the shape that the client's Accept header asks for."""
     if error.status == 304:
         return webob.Response(status=304, headers=error.headers)
-    shape = best_shape(request.environ.get("HTTP_ACCEPT"))
+    shape = best_shape(request.environ.get("HTTP_ACCEPT")) if error.members is None else JSON
     title = http.HTTPStatus(error.status).phrase
     line = f"{error.status} {title}"
     if shape == JSON:
         document = {"code": error.status, "title": title, "description": error.detail}
-        if request.environ["HTTP_ACCEPT"] == ANYTHING:
+        document |= error.members or {}
+        if request.environ.get("HTTP_ACCEPT") == ANYTHING:
             # Such clients got text or HTML, and look for what stood there (gabbi does, since it sends this header).
             document["explanation"] = _explain(error.status, request)
             body = json.dumps(document, ensure_ascii=False)

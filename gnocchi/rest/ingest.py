@@ -85,6 +85,13 @@ class RequestGuard(Guard):
                                           "resource_id": str(definition.resource_id)})
 
 
+class PartialGuard(RequestGuard):
+    """The same, but what can be done is done.  What the sender may not do is refused wholly."""
+
+    def check_refusals(self, refused: Sequence[tuple[WantedMetric, ClientError]]) -> None:
+        pass
+
+
 def looks_at(request: Request, rule: str, known: Set[str]) -> bool:
     """Whether a rule looks at nothing of its target but these values."""
     names = request.services.policy.names_in(rule)

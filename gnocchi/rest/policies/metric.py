@@ -19,6 +19,8 @@ RULES = [
     rule("post measures", _WRITERS, "Post measures",
          "POST /v1/metric/{metric}/measures",
          "POST /v1/batch/metrics/measures",
-         "POST /v1/batch/resources/metrics/measures"),
+         "POST /v1/batch/resources/metrics/measures",
+         "POST /v1/influxdb/write",
+         "POST /v1/prometheus/write"),
     rule("get measures", f"{_WRITERS} or {METRIC_OWNER}", "Get measures", "GET /v1/metric/{metric}/measures"),
 ]
