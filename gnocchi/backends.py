@@ -1,6 +1,7 @@
 """Wiring: the back ends that a configuration names, for the API, metricd and every command alike."""
 
 import collections
+import contextlib
 import importlib
 import inspect
 import os
@@ -15,16 +16,22 @@ import stevedore
 from oslo_config import cfg
 
 from gnocchi.common.drivers import driver_arguments, load_driver
+from gnocchi.common.guard import Guard, Waiting
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
+from gnocchi.incoming import guarded as incoming_guarded
 from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, Indexer
 from gnocchi.processing.life_cycle import Activity, LifeSpans
 from gnocchi.processing.locks import Coordinator, find_tooz_url
 from gnocchi.storage.drivers import StorageDriver
+from gnocchi.storage.drivers import guarded as storage_guarded
 from gnocchi.storage.store import Store
 
 #: Decoded heads and blocks that the workers of one host keep, all together.
 HOST_CACHE_BYTES = 256 << 20
+
+#: Drivers that wait for no network, and would only be slowed down by what makes that bearable.
+LOCAL_DRIVERS = ("file", "memory")
 
 
 class Backends:
@@ -52,6 +59,18 @@ class Backends:
         self._lock = threading.Lock()
         # One that does not answer holds up those only that want the same.
         self._locks: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+        #: Where many requests share the back ends: the context in which they wait for one.
+        self._waiting: Waiting | None = None
+
+    def share(self, waiting: Waiting) -> None:
+        """Let many requests use the back ends, of which none may hold up those that need others; to be called first.
+
+        waiting : makes the context in which a thread waits for one of them
+        """
+        self._waiting = waiting
+
+    def _wait(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._waiting is None else self._waiting()
 
     def _get(self, name: str, opener: Callable[[], Any]) -> Any:
         try:
@@ -60,7 +79,7 @@ class Backends:
             began = time.monotonic()
         with self._lock:
             lock = self._locks[name]
-        with lock:
+        with self._wait(), lock:
             if name not in self._opened:
                 failed_at, reason = self._failed.get(name, (began, ""))
                 if failed_at > began:
@@ -85,7 +104,7 @@ class Backends:
 
     @property
     def storage_driver(self) -> StorageDriver:
-        return self._get("storage_driver", lambda: open_storage(self.conf))
+        return self._get("storage_driver", self._open_storage)
 
     @property
     def store(self) -> Store:
@@ -104,11 +123,20 @@ class Backends:
         """Where to note that metrics get measures."""
         return self._get("activity", lambda: Activity(read_life_spans(self.conf)))
 
+    def _open_storage(self) -> StorageDriver:
+        driver, name = open_storage(self.conf), self.conf.storage.driver
+        if self._waiting is None or name in LOCAL_DRIVERS:
+            return driver
+        return storage_guarded.GuardedDriver(driver, Guard(f"storage ({name})", self._waiting))
+
     def _open_incoming(self) -> IncomingDriver:
         sacks = self.indexer.count_sacks()
         if not sacks:
             raise BackendUnavailable("index: there are no sacks; gnocchi-upgrade has to be run")
-        return open_incoming(self.conf, sacks)
+        driver, name = open_incoming(self.conf, sacks), self.conf.incoming.driver
+        if self._waiting is None or name in LOCAL_DRIVERS:
+            return driver
+        return incoming_guarded.GuardedDriver(driver, Guard(f"incoming storage ({name})", self._waiting))
 
     def _open_coordinator(self) -> Coordinator:
         url = get_coordination_url(self.conf)

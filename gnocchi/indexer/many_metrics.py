@@ -1,6 +1,6 @@
 """Many metrics at once, by id.  FAST PATH: values come as the driver has them, ids as bytes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -109,10 +109,12 @@ class ManyMetrics(Connections):
         return [(value, phrases.decode(found)) for value, found in self._select(
             ids.tobytes(), f"{key}, {phrases.concat}", "GROUP BY 1")]
 
-    def _select(self, ids: bytes, values: str, tail: str = "") -> Iterator[Sequence[Any]]:
-        """Yield SQL expressions about live metrics among those named."""
+    def _select(self, ids: bytes, values: str, tail: str = "") -> list[Sequence[Any]]:
+        """Return the values of SQL expressions for the live metrics among those named."""
+        rows: list[Sequence[Any]] = []
         with self.reading() as connection:
             for start in range(0, len(ids), 16 * IDS_PER_STATEMENT):
                 condition, parameters = _PHRASES[self.dialect].is_one_of(ids[start:start + 16 * IDS_PER_STATEMENT])
-                yield from connection.exec_driver_sql(
-                    f"SELECT {values} FROM metric WHERE status = '{ACTIVE}' AND id {condition} {tail}", parameters)
+                statement = f"SELECT {values} FROM metric WHERE status = '{ACTIVE}' AND id {condition} {tail}"
+                rows += connection.exec_driver_sql(statement, parameters).all()
+        return rows

@@ -1,5 +1,6 @@
 """The WSGI pipeline of the API, and what its handlers work with."""
 
+import contextlib
 import contextvars
 import importlib
 import logging
@@ -70,6 +71,7 @@ class Services:
         self.conf = conf
         self.backends = backends
         self.turns = Turns(conf.api.threads)
+        backends.share(self.turns.waiting)
         self.policy = PolicyEnforcer(conf)
         self.finder = MetricFinder(backends)
         self.health = Health(backends)
@@ -158,10 +160,12 @@ def load_app(conf: cfg.ConfigOpts, backends: Backends | None = None) -> Applicat
         environ["gnocchi.services"] = services
         if environ.get("PATH_INFO", "").endswith(HEALTHCHECK_PATH):
             # Without a turn: others may have all, and wait for the back end in question.
-            return pipeline(environ, start_response)
+            reply = pipeline(environ, start_response)
+            request.finish_body(environ, contextlib.nullcontext)
+            return reply
         with services.turns:
             reply = pipeline(environ, start_response)
-            request.finish_body(environ, services.turns)
+            request.finish_body(environ, services.turns.aside)
             return reply
 
     app = _cors_when_asked_for(with_services, conf)

@@ -8,7 +8,7 @@ import pecan.core
 import webob
 
 from gnocchi.rest import errors, json, schemas
-from gnocchi.rest.turns import LARGE_BODY_BYTES, Turns
+from gnocchi.rest.turns import LARGE_BODY_BYTES
 
 JSON = "application/json"
 
@@ -117,8 +117,8 @@ def too_large(limit: int) -> errors.RequestError:
     return errors.RequestError(413, f"The body is larger than {limit} bytes ([api] max_body_size)")
 
 
-def finish_body(environ: dict[str, Any], turns: Turns) -> None:
-    """Read a small body that no handler wanted.
+def finish_body(environ: dict[str, Any], aside: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    """Read a small body that no handler wanted, within `aside`.
 
     Else the server closes the connection behind the reply, and the client's next request on it may fail.
     """
@@ -126,5 +126,5 @@ def finish_body(environ: dict[str, Any], turns: Turns) -> None:
     if not length or "gnocchi.body_read" in environ or "HTTP_EXPECT" in environ:
         return
     if length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= LARGE_BODY_BYTES:
-        with turns.aside():
+        with aside():
             environ["wsgi.input"].read(int(length))

@@ -18,8 +18,21 @@ LARGE_BODY_BYTES = 1 << 20
 #: Large bodies that one process reads at once; each may be held in memory up to `[api] max_body_size`.
 LARGE_BODIES = 4
 
+#: A request that waits longer than this for a back end, in seconds, lets another one work meanwhile.
+PATIENCE_S = 0.25
+
 #: How long a request waits for its turn to send a large body, in seconds.
 LARGE_BODY_WAIT_S = 30.0
+
+
+class _Wait:
+    """lent : bool, whether somebody else has the turn of who waits"""
+
+    __slots__ = ("begun_at", "lent")
+
+    def __init__(self) -> None:
+        self.begun_at = time.monotonic()
+        self.lent = False
 
 
 class Turns:
@@ -39,21 +52,68 @@ class Turns:
         self._refreshing = threading.Semaphore(max(1, count // 2))
         self._large = threading.Semaphore(LARGE_BODIES)
         self._decoding = threading.Lock()
+        #: `works` in it: the thread has a turn.
+        self._thread = threading.local()
+        self._waits_lock = threading.Lock()
+        #: Those who wait with a turn, the first one first.
+        self._waits: dict[_Wait, None] = {}
+        self._someone_waits = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> None:
         self._free.get()
+        self._thread.works = True
 
     def __exit__(self, *exc_info: object) -> None:
+        self._thread.works = False
         self._free.put(None)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Let others work while this request waits for its client."""
-        self._free.put(None)
+        self.__exit__()
         try:
             yield
         finally:
-            self._free.get()
+            self.__enter__()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let others work if this request waits long, as for a back end that does not answer."""
+        if not getattr(self._thread, "works", False):    # A thread that does something else, or is aside.
+            yield
+            return
+        wait = _Wait()
+        with self._waits_lock:
+            self._waits[wait] = None
+            if self._watcher is None:       # Only now: threads do not live on in the child of a fork.
+                self._watcher = threading.Thread(target=self._watch, name="turns", daemon=True)
+                self._watcher.start()
+        self._someone_waits.set()
+        self._thread.works = False
+        try:
+            yield
+        finally:
+            with self._waits_lock:
+                del self._waits[wait]
+            if wait.lent:
+                self._free.get()
+            self._thread.works = True
+
+    def _watch(self) -> None:
+        """Give others the turns of those that wait long."""
+        while True:
+            self._someone_waits.wait()
+            self._someone_waits.clear()
+            time.sleep(PATIENCE_S)
+            with self._waits_lock:
+                for wait in self._waits:
+                    if wait.begun_at > time.monotonic() - PATIENCE_S:
+                        self._someone_waits.set()
+                        break
+                    if not wait.lent:
+                        wait.lent = True
+                        self._free.put(None)
 
     @contextlib.contextmanager
     def refreshing(self, timeout_s: float) -> Iterator[float]:

@@ -123,7 +123,16 @@ class Store:
         with self._lock:
             if self._readers is None:
                 self._readers = ThreadPoolExecutor(self.driver.reads_at_once, "read")
-        return self._readers.map(read, items)
+        return self._await_each(self._readers.map(read, items))
+
+    def _await_each(self, outcomes: Iterator[R]) -> Iterator[R]:
+        while True:
+            with self.driver.waiting():
+                try:
+                    outcome = next(outcomes)
+                except StopIteration:
+                    return
+            yield outcome
 
     def _remember(self, ref: Hashable, entry: Entry) -> None:
         self._cache.put(ref, entry, _cached_size(entry))

@@ -96,6 +96,10 @@ class StorageDriver(abc.ABC):
         with contextlib.suppress(ObjectNotFound):
             self.get(ABSENT_KEY)
 
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which a thread waits for calls that other threads make of this driver for it."""
+        return contextlib.nullcontext()
+
     def close(self) -> None:
         """Give back connections and files."""
         return

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import select
+import socket
 
 import gnocchiclient.auth
 import gnocchiclient.exceptions
@@ -79,6 +81,17 @@ def test_connection_goes_on_after_a_body_that_nobody_read(connection):
         assert 403 == response.status
     response, body = send(connection, "GET", "/v1/archive_policy/unread", ADMIN)
     assert (404, True) == (response.status, b"does not exist" in body)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthcheck"])
+def test_body_that_nobody_wants_is_awaited(service, path):
+    """A reply before it has arrived would end the connection, on which the next request may be on its way."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=DEADLINE_S) as client:
+        for _ in range(3):
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: me\r\nContent-Length: 2\r\n\r\n".encode())
+            assert ([], [], []) == select.select([client], [], [], 0.3)
+            client.sendall(b"{}")
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("path", ["/v1/archive_policy/a%2Fb", "/v1%2Farchive_policy%2Fa"])
