@@ -31,8 +31,17 @@ class SackContents(NamedTuple):
         return self.sacks.bit_length() - 1
 
 
+#: Ends, in the key of a commit's objects, the key of what they are stored in together with those of other commits.
+GUEST_MARK = "@"
+
+
+def find_object(key: str) -> str:
+    """Return the key under which is stored what a section's key names (doc/source/format/object.rst)."""
+    return key.partition(GUEST_MARK)[0]
+
+
 class SectionRef(NamedTuple):
-    """Where a section of an object lies: `length` bytes from `offset` of object `key`."""
+    """Where a section lies: `length` bytes from `offset` of the object that `key` names (see `find_object`)."""
 
     key: str
     offset: int
@@ -102,6 +111,7 @@ class SackCommit:
     blocks : rows to insert;  blocks_removed : ids
     garbage : keys of objects that lost a reference in this commit
     parked : rows to insert;  parked_removed : ids
+    hosts : other sacks in whose objects some of this one's lie; without their commits this one is lost, too
     """
 
     sack: int
@@ -114,3 +124,4 @@ class SackCommit:
     garbage: tuple[str, ...] = ()
     parked: tuple[Parked, ...] = ()
     parked_removed: tuple[uuid.UUID, ...] = ()
+    hosts: tuple[int, ...] = ()

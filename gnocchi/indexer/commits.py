@@ -2,13 +2,14 @@
 
 import itertools
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from gnocchi import exceptions
+from gnocchi.catalogue import find_object
 from gnocchi.indexer import SackCommit
 from gnocchi.indexer.metrics import chunks, utcnow
 from gnocchi.indexer.models import block, garbage, pack, parked, sack
@@ -48,7 +49,8 @@ class Commits(Connections):
         """Make commits of different sacks visible, each as a whole or not at all; return the sacks that lost theirs.
 
         A sack's sequence is moved on only if it still is the one seen, so of two workers that both believe they own
-        the sack one loses.  Nothing is changed in a sack that loses, and the others' commits happen all the same.
+        the sack one loses.  Nothing is changed in a sack that loses, and the others' commits happen all the same, but
+        for those of which objects lie in one of its (`SackCommit.hosts`).
         Blocks of removed packs go with them, unless the commit holds them anew.
 
         Raises
@@ -69,21 +71,36 @@ class Commits(Connections):
             _INSERT_PARKED.execute(connection, map(encode_parked, _join(won, lambda commit: commit.parked)))
             now = utcnow()
             _UPSERT_GARBAGE[self.dialect].execute(connection, (
-                {"object_key": key, "since": now} for key in sorted(set(_join(won, lambda commit: commit.garbage)))))
+                {"object_key": key, "since": now}
+                for key in sorted(set(map(find_object, _join(won, lambda commit: commit.garbage))))))
         return {commit.sack for commit in commits} - {commit.sack for commit in won}
 
     def _advance_sacks(self, connection: sa.Connection, commits: Sequence[SackCommit]) -> list[SackCommit]:
-        """Move on the sacks that are where their commit saw them, and return those commits."""
+        """Move on the sacks that are where their commit saw them, with all their hosts, and return those commits."""
         numbers = [commit.sack for commit in commits]
         assert len(set(numbers)) == len(numbers), f"BUG: two commits of one sack in {numbers}"
         found = dict(_lock_sacks(connection, numbers))
-        won = [commit for commit in commits if found.get(commit.sack) == commit.sequence]
+        won = find_won(commits, found)
         seen = [(commit, {"seen_number": commit.sack, "seen_sequence": commit.sequence,
                           "next_sequence": commit.sequence + 1}) for commit in won]
         ADVANCE_SACK.execute(connection, (row for commit, row in seen if commit.checkpoint is None))
         ADVANCE_SACK_AND_CHECKPOINT.execute(connection, (
             {**row, "new_checkpoint": commit.checkpoint} for commit, row in seen if commit.checkpoint is not None))
         return won
+
+
+def find_won(commits: Sequence[SackCommit], sequences: Mapping[int, int]) -> list[SackCommit]:
+    """Return those whose sack is where they saw it, according to `sequences`, and whose hosts' commits are among them.
+
+    Else an object that nobody names, and that no commit of its own sack can name any more, could still be named.
+    """
+    won = [commit for commit in commits if sequences.get(commit.sack) == commit.sequence]
+    while True:
+        sacks = {commit.sack for commit in won}
+        left = [commit for commit in won if sacks.issuperset(commit.hosts)]
+        if len(left) == len(won):
+            return won
+        won = left
 
 
 def _lock_sacks(connection: sa.Connection, numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from gnocchi import exceptions
+from gnocchi.catalogue import GUEST_MARK, find_object
 from gnocchi.indexer import Block, Pack, Parked, Sack, SackContents, SectionRef
 from gnocchi.indexer.archive_policies import LIST_POLICIES_FAST, decode_policy
 from gnocchi.indexer.metrics import chunks, utcnow
@@ -64,8 +65,31 @@ def prepare_of_sacks(statement: sa.Select[Any], column: sa.ColumnElement[int], s
         sa.bindparam(f"number{place}", type_=sa.Integer) for place in range(sacks)])))
 
 
-#: Every column that names an object.
+#: Every column that names an object, or a guest in one.
 _REFERENCES = (pack.c.base_key, pack.c.delta_key, block.c.object_key, parked.c.object_key)
+
+#: Follows in the order of texts all that the key of an object is followed by in those of its guests.
+_LAST_GUEST = f"{GUEST_MARK}~"
+
+#: Objects whose names are looked for by one statement, where they are few among many.
+RANGES_AT_ONCE = 100
+
+#: Objects that have lost a reference, read at once.
+GARBAGE_AT_ONCE = 1000
+
+
+@functools.cache
+def _prepare_list_named(ranges: int) -> PreparedSelect:
+    """Return the statement for the keys in any row that are from `first0` to `last0`, or from `first1` to `last1`...
+
+    All columns at once: what a commit moves from one to another is seen.  Ranges that come from rows would make MariaDB
+    read all of the index for each.
+    """
+    return PreparedSelect(sa.union_all(*[
+        sa.select(column).where(sa.or_(*[column.between(sa.bindparam(f"first{number}", type_=column.type),
+                                                        sa.bindparam(f"last{number}", type_=column.type))
+                                         for number in range(ranges)]))
+        for column in _REFERENCES]))
 
 
 def _select_catalogue(overlaps: sa.ColumnElement[bool], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -384,11 +408,21 @@ class Packs(Connections):
     def list_collectable_garbage(self, older_than_s: float, limit: int) -> list[str]:
         """Return keys of objects that lost a reference `older_than_s` seconds ago or earlier and have none left."""
         before = utcnow() - datetime.timedelta(seconds=older_than_s)
-        statement = sa.select(garbage.c.object_key).where(
-            garbage.c.since <= before,
-            *[~sa.exists().where(column == garbage.c.object_key) for column in _REFERENCES])
+        old = sa.select(garbage.c.object_key).where(garbage.c.since <= before)
+        following = (old.where(garbage.c.object_key > sa.bindparam("after"))
+                     .order_by(garbage.c.object_key).limit(GARBAGE_AT_ONCE))
+        # What lost its last reference just now is younger.
+        still_old = old.where(self.in_ids(garbage.c.object_key))
+        found: list[str] = []
+        keys = [""]
         with self.reading() as connection:
-            return list(connection.execute(statement.order_by(garbage.c.since).limit(limit)).scalars())
+            while keys and len(found) < limit:
+                keys = list(connection.execute(following, {"after": keys[-1]}).scalars())
+                named = _find_named(connection, [(key, key) for key in keys])
+                free = [key for key in keys if key not in named]
+                if free:
+                    found += connection.execute(still_old, {"ids": free}).scalars()
+        return found[:limit]
 
     @retried
     def list_known_objects(self, keys: Sequence[str]) -> set[str]:
@@ -396,13 +430,14 @@ class Packs(Connections):
 
         Not as at one moment: a key that is named all the time is returned, and so is one that becomes garbage.
         """
+        stored = sorted(keys)
         known: set[str] = set()
+        in_garbage = sa.select(garbage.c.object_key).where(self.in_ids(garbage.c.object_key))
         with self.reading() as connection:
             # Garbage last: what loses its last reference meanwhile is found there.
-            for column in (*_REFERENCES, garbage.c.object_key):
-                statement = sa.select(column).where(column.in_(sa.bindparam("keys", expanding=True)))
-                for part in chunks(keys):
-                    known.update(connection.execute(statement, {"keys": part}).scalars())
+            for part in chunks(stored):
+                known |= _find_named(connection, [(part[0], part[-1])]).intersection(part)
+                known.update(connection.execute(in_garbage, {"ids": part}).scalars())
         return known
 
     @retried
@@ -411,6 +446,18 @@ class Packs(Connections):
         with self.writing() as connection:
             for part in chunks(keys):
                 connection.execute(sa.delete(garbage).where(self.in_ids(garbage.c.object_key)), {"ids": part})
+
+
+def _find_named(connection: sa.Connection, ranges: Sequence[tuple[str, str]]) -> set[str]:
+    """Return the objects from one key to another, for each range, that any row names, or a guest in which it names."""
+    at_once = 1 if len(ranges) == 1 else RANGES_AT_ONCE
+    named: set[str] = set()
+    for part in chunks(ranges, at_once):
+        filled = [*part, *[part[-1]] * (at_once - len(part))]
+        parameters = {f"first{number}": first for number, (first, _) in enumerate(filled)}
+        parameters |= {f"last{number}": last + _LAST_GUEST for number, (_, last) in enumerate(filled)}
+        named.update(find_object(key) for [key] in _prepare_list_named(at_once).fetch(connection, parameters))
+    return named
 
 
 def name_sacks(statement: sa.Select[Any], column: sa.ColumnElement[int],

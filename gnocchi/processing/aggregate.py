@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy
@@ -29,8 +30,9 @@ from gnocchi.processing.plan import Posted, try_packs
 from gnocchi.processing.route import Share, route
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.head import HeadParts, apply_delta, contains, empty_head, select_metrics
+from gnocchi.storage.object_batch import ObjectBatch
 from gnocchi.storage.sections import Section
-from gnocchi.storage.store import ObjectBatch, Store
+from gnocchi.storage.store import Store
 
 LOG = logging.getLogger(__name__)
 
@@ -197,14 +199,15 @@ def _plan(shares: Iterable[Share], drafts: Mapping[int, _Draft], indexer: Indexe
 
 def _commit(drafts: Iterable[_Draft], indexer: Indexer, store: Store) -> set[int]:
     """Write the objects of all sacks, then commit; return the sacks whose commit was lost."""
-    objects = ObjectBatch(store.driver.shares)
+    objects = ObjectBatch()
     commits: list[SackCommit] = []
     live = [draft for draft in drafts if draft.lost is None]
     for draft in live:
         contents = draft.contents
         commit, draft.written = prepare_commit(objects, indexer.list_pack_blocks, contents, draft.backlog.checkpoint,
                                                draft.plans)
-        commits.append(park(store, objects, contents, draft.to_park, commit))
+        commit = park(store, objects, contents, draft.to_park, commit)
+        commits.append(replace(commit, hosts=objects.list_hosts(commit.sack)))
     store.write_objects(objects)
     lost = indexer.commit_sacks(commits)
     for draft in live:

@@ -25,8 +25,9 @@ from gnocchi.storage.head import (
     size_of,
     view_head,
 )
+from gnocchi.storage.object_batch import ObjectBatch
 from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, Section, name_heads
-from gnocchi.storage.store import ObjectBatch, Store
+from gnocchi.storage.store import Store
 
 #: A delta is written while it takes less than a base's bytes divided by this.
 DELTA_SHARE_MAX = 4

@@ -24,8 +24,9 @@ from gnocchi.catalogue import Pack, Parked, SackCommit, SackContents
 from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.incoming.batch import MeasureBatch, concat_batches, decode_batch, encode_batch, select_metrics
 from gnocchi.storage import packs as pack_rules
+from gnocchi.storage.object_batch import ObjectBatch
 from gnocchi.storage.sections import KIND_PARKED, Section, parse_sequence
-from gnocchi.storage.store import ObjectBatch, Store
+from gnocchi.storage.store import Store
 
 #: The newest section of a pack's parked measures is written anew with more of them up to this size, so that a
 #: damaged pack does not get an object with every commit.
@@ -118,8 +119,8 @@ def read_parked(store: Store, pack: Pack, row: Parked) -> MeasureBatch:
 
     Raises CorruptedData, ObjectNotFound, BackendUnavailable.
     """
-    key, offset, length = row.section
-    batch = decode_batch(store.driver.get(key, offset, offset + length), key, offset).batch
+    key, offset, _ = row.section
+    batch = decode_batch(store.read_section(row.section), key, offset).batch
     mine = pack_rules.owns(pack, batch.metric_ids)
     return batch if mine.all() else select_metrics(batch, mine)
 

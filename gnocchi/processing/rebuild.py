@@ -39,6 +39,7 @@ from gnocchi.storage.sections import (
     KIND_PARKED,
     PREFIX,
     NamedHeads,
+    ObjectTable,
     Section,
     parse_nonce,
     parse_sequence,
@@ -142,26 +143,38 @@ def _scan(store: Store, rebuilt: Rebuilt) -> tuple[dict[UUID, Sections], int]:
             continue
         rebuilt.objects += 1
         newest = max(newest, sequence)
-        try:
-            entries = store.read_table(key).entries
-        except (CorruptedData, ObjectNotFound) as e:
-            rebuilt.problems.append(f"object left out: {e}")
-            continue
-        nonce = parse_nonce(key)
-        for entry in entries:
-            ref = SectionRef(key, entry.offset, entry.length)
-            named = NamedHeads(entry.granularity, entry.first, entry.last)
-            sections = by_policy.setdefault(entry.policy_id, Sections())
-            if entry.kind == KIND_BASE:
-                sections.bases.append(FoundHead(sequence, entry.bits, entry.low, ref, None, nonce, named))
-            elif entry.kind == KIND_DELTA:
-                sections.deltas.append(FoundHead(sequence, entry.bits, entry.low, ref, ref, nonce, named))
-            elif entry.kind == KIND_BLOCK:
-                sections.blocks.append(FoundBlock(sequence, nonce, entry.bits, entry.low, ref, entry.granularity,
-                                                  entry.level, entry.first, entry.last, entry.rows))
-            elif entry.kind == KIND_PARKED:
-                sections.parked.append(FoundParked(nonce, entry.bits, entry.low, ref, entry.rows))
+        for member, table in _read_tables(store, key):
+            if isinstance(table, ObjectTable):
+                newest = max(newest, table.sequence)
+                _note_sections(by_policy, member, table)
+            else:
+                rebuilt.problems.append(f"object left out: {table}")
     return by_policy, newest
+
+
+def _read_tables(store: Store, key: str) -> list[tuple[str, ObjectTable | CorruptedData]] | list[
+        tuple[str, ObjectNotFound]]:
+    try:
+        return store.read_tables(key)
+    except ObjectNotFound as e:
+        return [(key, e)]
+
+
+def _note_sections(by_policy: dict[UUID, Sections], key: str, table: ObjectTable) -> None:
+    sequence, nonce = table.sequence, parse_nonce(key)
+    for entry in table.entries:
+        ref = SectionRef(key, entry.offset, entry.length)
+        named = NamedHeads(entry.granularity, entry.first, entry.last)
+        sections = by_policy.setdefault(entry.policy_id, Sections())
+        if entry.kind == KIND_BASE:
+            sections.bases.append(FoundHead(sequence, entry.bits, entry.low, ref, None, nonce, named))
+        elif entry.kind == KIND_DELTA:
+            sections.deltas.append(FoundHead(sequence, entry.bits, entry.low, ref, ref, nonce, named))
+        elif entry.kind == KIND_BLOCK:
+            sections.blocks.append(FoundBlock(sequence, nonce, entry.bits, entry.low, ref, entry.granularity,
+                                              entry.level, entry.first, entry.last, entry.rows))
+        elif entry.kind == KIND_PARKED:
+            sections.parked.append(FoundParked(nonce, entry.bits, entry.low, ref, entry.rows))
 
 
 def _commit(number: int, rows: _SackRows, indexer: Indexer, store: Store) -> None:

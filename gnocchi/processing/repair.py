@@ -26,7 +26,7 @@ from gnocchi.processing.replay import replay_pack
 from gnocchi.storage import packs as pack_rules
 from gnocchi.storage.check import check_block, check_object
 from gnocchi.storage.head import Head, contains, decode_head
-from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, KIND_PARKED
+from gnocchi.storage.sections import KIND_BASE, KIND_BLOCK, KIND_DELTA, KIND_PARKED, parse_begin
 from gnocchi.storage.store import Store
 
 #: Seconds that a command waits for the lock of a sack.
@@ -92,7 +92,7 @@ def check_sack(number: int, indexer: Indexer, store: Store, prefix: str = "") ->
     findings = []
     for key, sections in sorted(by_key.items()):
         try:
-            findings += _check_object(key, store.driver.get(key), sections, number)
+            findings += _check_object(key, store.read_object(key), sections, number)
         except ObjectNotFound as e:
             findings += [_find(number, named, str(e)) for named in sections]
     if findings:
@@ -116,6 +116,7 @@ def _list_named(number: int, indexer: Indexer) -> list[_Named]:
 
 def _check_object(key: str, data: bytes, sections: Sequence[_Named], number: int) -> list[Finding]:
     findings = []
+    begin = parse_begin(key)
     try:
         listed = {(e.kind, e.offset, e.length) for e in check_object(key, data).entries}
         for named in sections:
@@ -126,7 +127,7 @@ def _check_object(key: str, data: bytes, sections: Sequence[_Named], number: int
     for named in sections:
         _, offset, length = named.section
         try:
-            _check_section(named.kind, data[offset:offset + length], key, offset)
+            _check_section(named.kind, data[offset - begin:offset - begin + length], key, offset)
         except CorruptedData as e:
             findings.append(_find(number, named, str(e)))
     return findings

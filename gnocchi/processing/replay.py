@@ -21,7 +21,8 @@ from gnocchi.processing.parking import Unprocessable, group_parked, read_parked
 from gnocchi.processing.plan import Posted, try_packs
 from gnocchi.processing.route import gather
 from gnocchi.storage.head import contains
-from gnocchi.storage.store import ObjectBatch, Store
+from gnocchi.storage.object_batch import ObjectBatch
+from gnocchi.storage.store import Store
 
 #: Pause after the first failed try in seconds; it doubles with each one, up to the longest.
 PAUSE_S = 60

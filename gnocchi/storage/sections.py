@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from gnocchi.catalogue import GUEST_MARK
 from gnocchi.exceptions import CorruptedData, UnknownFormat
-from gnocchi.storage.drivers import OFFSET_MARK, parse_offset
 
 MAGIC = b"GNOCOBJ1"
 #: magic, version, flags, sections, sack bits, sack number, sequence, length, checksum of all else here and the table
@@ -32,7 +32,8 @@ PREFIX = "sack/"
 #: Sacks that have a directory together: a commit of many syncs as many fewer, which is dear.
 SACKS_PER_DIRECTORY = 16
 
-_KEY = re.compile(rf"sack/([0-9]+)-[0-9]+/[0-9]+-[a-z]+-([0-9]+)-([0-9a-f]{{16}})(?:{OFFSET_MARK}[0-9]+)?")
+_KEY = re.compile(r"sack/([0-9]+)-[0-9]+/([0-9]+)-[a-z]+-([0-9]+)-([0-9a-f]{16})"
+                  rf"(?:{GUEST_MARK}([0-9]+)-([0-9]+)-([0-9]+))?")
 
 KIND_BASE = 1
 KIND_BLOCK = 2
@@ -85,46 +86,74 @@ def make_prefix(sack_bits: int, sack: int) -> str:
     return f"{PREFIX}{sack_bits}-{sack // SACKS_PER_DIRECTORY}/{sack}-"
 
 
-def make_nonce() -> str:
-    """Return digits that nobody has ever drawn."""
-    return secrets.token_hex(8)
+def make_nonce() -> int:
+    """Return a number that nobody has ever drawn."""
+    return secrets.randbits(64)
 
 
-def make_key(sack_bits: int, sack: int, kind: str, sequence: int, nonce: str | None = None,
-             offset: int | None = None) -> str:
-    """Return a key that was never used before, if `nonce` was not with this kind: nothing is ever overwritten.
+def make_key(sack_bits: int, sack: int, kind: str, sequence: int, nonce: int | None = None) -> str:
+    """Return a key that was never used before, if `nonce` was not with this kind and sack: nothing is overwritten.
 
-    offset : where in a file that it shares with others the object begins
+    The digits at its end are the nonce, which the commits of several sacks may have in common, plus the sack.
     """
-    mark = "" if offset is None else f"{OFFSET_MARK}{offset}"
-    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{nonce or make_nonce()}{mark}"
+    digits = ((make_nonce() if nonce is None else nonce) + sack) % (1 << 64)
+    return f"{make_prefix(sack_bits, sack)}{kind}-{sequence}-{digits:016x}"
+
+
+def make_guest_key(host_key: str, begin: int, sack: int, sequence: int) -> str:
+    """Return the key of an object that lies in the one of another sack's commit, from byte `begin` on."""
+    return f"{host_key}{GUEST_MARK}{begin}-{sack}-{sequence}"
+
+
+class KeyParts(NamedTuple):
+    """What a key tells.
+
+    sack_bits : for how many sacks the object was written, as bits;  sequence : of the commit;  nonce : its digits, as a
+        signed integer;  begin : where the object begins in what is stored
+    """
+
+    sack_bits: int
+    sequence: int
+    nonce: int
+    begin: int
 
 
 @functools.lru_cache(4096)
-def _parse_key(key: str) -> tuple[int, int, int] | None:
-    """Return the three numbers that a key tells, or None when no object of ours has that key."""
+def _parse_key(key: str) -> KeyParts | None:
+    """Return what a key tells, or None when no object of ours has that key."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None
-    return int(match[1]), int(match[2]), int.from_bytes(bytes.fromhex(match[3]), "big", signed=True)
+    sack_bits, host, sequence = map(int, match.group(1, 2, 3))
+    digits, begin = int(match[4], 16), 0
+    if match[5] is not None:
+        begin, sack, sequence = map(int, match.group(5, 6, 7))
+        digits += sack - host
+    return KeyParts(sack_bits, sequence, (digits + (1 << 63)) % (1 << 64) - (1 << 63), begin)
 
 
 def parse_sequence(key: str) -> int | None:
     """Return the sequence of the commit that an object was written for, or None when no object of ours has that key."""
     parsed = _parse_key(key)
-    return parsed[1] if parsed else None
+    return parsed.sequence if parsed else None
 
 
 def parse_sack_bits(key: str) -> int | None:
     """Return for how many sacks, as bits, an object was written, or None when no object of ours has that key."""
     parsed = _parse_key(key)
-    return parsed[0] if parsed else None
+    return parsed.sack_bits if parsed else None
 
 
 def parse_nonce(key: str) -> int:
-    """Return the random digits of an object's key as a signed integer; 0 when no object of ours has that key."""
+    """Return the digits of a commit, of which an object has this key, as a signed integer; 0 for no key of ours."""
     parsed = _parse_key(key)
-    return parsed[2] if parsed else 0
+    return parsed.nonce if parsed else 0
+
+
+def parse_begin(key: str) -> int:
+    """Return where an object begins in what is stored under its key; 0 when no object of ours has that key."""
+    parsed = _parse_key(key)
+    return parsed.begin if parsed else 0
 
 
 class NamedHeads(NamedTuple):
@@ -200,7 +229,7 @@ def decode_table(key: str, data: bytes) -> ObjectTable:
         raise CorruptedData(key, 0, "checksum of the object's table does not match")
     if version != VERSION:
         raise UnknownFormat(key, 0, "an object", version, VERSION)
-    entries, begin = [], parse_offset(key) or 0
+    entries, begin = [], parse_begin(key)
     for kind, bits, level, _, rows, policy, low, offset, size, granularity, first, last in ENTRY.iter_unpack(table):
         entries.append(TableEntry(kind, uuid.UUID(bytes=policy), bits, low, begin + offset, size, rows, level,
                                   granularity, first, last))

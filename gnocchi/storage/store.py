@@ -10,11 +10,11 @@ import numpy
 from gnocchi.carbonara.series import Column
 from gnocchi.carbonara.single import SeriesWindow
 from gnocchi.carbonara.window import WindowState, select_rows
-from gnocchi.catalogue import Block, Pack, SectionRef
+from gnocchi.catalogue import Block, Pack, SectionRef, find_object
 from gnocchi.common.cache import Cache
 from gnocchi.exceptions import CorruptedData, ObjectNotFound
 from gnocchi.storage import block as block_format
-from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
+from gnocchi.storage.drivers import ByteRange, StorageDriver
 from gnocchi.storage.head import (
     Head,
     HeadParts,
@@ -27,15 +27,8 @@ from gnocchi.storage.head import (
     select_low_bits,
 )
 from gnocchi.storage.merge import BlockSummary, Rows, summarize
-from gnocchi.storage.sections import (
-    ObjectTable,
-    Section,
-    decode_table,
-    encode_object,
-    make_key,
-    make_nonce,
-    table_length,
-)
+from gnocchi.storage.object_batch import SMALL_BYTES_MAX, TOGETHER_BYTES_MAX, ObjectBatch, is_small, list_tables
+from gnocchi.storage.sections import ObjectTable, Section, parse_begin, table_length
 
 #: A block up to this size is read, and kept, whole; of a larger one, the directory and the frames that matter.
 WHOLE_BLOCK_BYTES_MAX = 256 << 10
@@ -43,13 +36,6 @@ WHOLE_BLOCK_BYTES_MAX = 256 << 10
 DIRECTORY_BYTES_GUESS = 64 << 10
 #: Read first of an object whose table is asked for: holds nearly every one.
 TABLE_BYTES_GUESS = 16 << 10
-
-#: Objects that share a file, and the size of each, at most: while any of them lives it takes the space of all.
-SHARERS_MAX = 16
-SHARED_BYTES_MAX = 64 << 10
-#: Objects that share begin at multiples of this, a page: what tears one when the power fails leaves the others whole.
-SHARED_ALIGNMENT = 4096
-
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,7 +68,13 @@ def _newest_section(pack: Pack) -> SectionRef | None:
 
 
 def _range(ref: SectionRef) -> ByteRange:
-    return ByteRange(ref.key, ref.offset, ref.offset + ref.length)
+    return ByteRange(find_object(ref.key), ref.offset, ref.offset + ref.length)
+
+
+def _frame_ranges(reader: BlockReader, places: Iterable[block_format.FramePlace]) -> list[ByteRange]:
+    key, offset, _ = reader.ref
+    name = find_object(key)
+    return [ByteRange(name, offset + place.offset, offset + place.offset + place.length) for place in places]
 
 
 def _head_refs(pack: Pack) -> Iterator[tuple[SectionRef, Hashable]]:
@@ -252,8 +244,7 @@ class Store:
             return numpy.empty(0, numpy.int64), numpy.empty(0)
         places = block_format.plan_frames(reader.directory, start, stop, method)
         if reader.data is None:
-            data = self.driver.get_many(
-                [ByteRange(key, offset + p.offset, offset + p.offset + p.length) for p in places])
+            data = self.driver.get_many(_frame_ranges(reader, places))
         else:
             data = [reader.data[p.offset:p.offset + p.length] for p in places]
         return block_format.decode_rows(reader.directory, start, stop, places, data, key, offset)
@@ -302,19 +293,17 @@ class Store:
 
     def _read_frames(self, reader: BlockReader,
                      places: list[block_format.FramePlace]) -> dict[block_format.FramePlace, bytes]:
-        key, offset, _ = reader.ref
         if reader.data is not None:
             return {place: reader.data[place.offset:place.offset + place.length] for place in places}
-        return dict(zip(places, self.driver.get_many(
-            [ByteRange(key, offset + p.offset, offset + p.offset + p.length) for p in places]), strict=True))
+        return dict(zip(places, self.driver.get_many(_frame_ranges(reader, places)), strict=True))
 
     def read_block(self, block: Block) -> tuple[block_format.Directory, Rows]:
         """Return all rows of a block, which is not kept.
 
         Raises as `read_rows` does.
         """
-        key, offset, length = block.section
-        data = self.driver.get(key, offset, offset + length)
+        key, offset, _ = block.section
+        data = self.read_section(block.section)
         directory = block_format.decode_directory(data, key, offset)
         counts: numpy.ndarray = numpy.diff(directory.offsets.astype(numpy.int64))
         columns = {method: block_format.decode_column(directory, method, data, key, offset)
@@ -333,8 +322,8 @@ class Store:
 
     def read_times(self, ref: SectionRef) -> tuple[block_format.Directory, numpy.ndarray]:
         """Return the times (int64 ns) of all rows of a block.  Raises as `read_rows` does."""
-        key, offset, length = ref
-        data = self.driver.get(key, offset, offset + length)
+        key, offset, _ = ref
+        data = self.read_section(ref)
         directory = block_format.decode_directory(data, key, offset)
         return directory, block_format.decode_times(directory, data, key, offset)
 
@@ -344,23 +333,42 @@ class Store:
             return reader
         key, offset, length = ref
         whole = length <= WHOLE_BLOCK_BYTES_MAX
-        data = self.driver.get(key, offset, offset + (length if whole else DIRECTORY_BYTES_GUESS))
+        name = find_object(key)
+        data = self.driver.get(name, offset, offset + (length if whole else DIRECTORY_BYTES_GUESS))
         needed = block_format.directory_length(data, key, offset)
         if needed > length:
             raise CorruptedData(key, offset, f"directory of {needed} bytes in a block of {length}")
         if needed > len(data):
-            data = self.driver.get(key, offset, offset + needed)
+            data = self.driver.get(name, offset, offset + needed)
         directory = block_format.decode_directory(data, key, offset)
         reader = BlockReader(ref, directory, data if whole else None, length if whole else needed)
         self._remember(ref, reader)
         return reader
 
-    def read_table(self, key: str) -> ObjectTable:
-        """Return what an object says of itself.  Raises ObjectNotFound, CorruptedData, BackendUnavailable."""
-        begin = parse_offset(key) or 0
-        data = self.driver.get(key, begin, begin + TABLE_BYTES_GUESS)
-        needed = table_length(key, data)
-        return decode_table(key, data if needed <= len(data) else self.driver.get(key, begin, begin + needed))
+    def read_section(self, ref: SectionRef) -> bytes:
+        """Return the bytes of a section; they are not checked.  Raises ObjectNotFound, BackendUnavailable."""
+        return self.driver.get(*_range(ref))
+
+    def read_object(self, key: str) -> bytes:
+        """Return what is stored from the beginning of an object on: all of it at least.
+
+        Raises ObjectNotFound, BackendUnavailable.
+        """
+        begin = parse_begin(key)
+        return self.driver.get(find_object(key), begin, begin + SMALL_BYTES_MAX if begin else None)
+
+    def read_tables(self, name: str) -> list[tuple[str, ObjectTable | CorruptedData]]:
+        """Return what the objects stored under one key say of themselves, or why one cannot be read, by their keys.
+
+        Raises ObjectNotFound, BackendUnavailable.
+        """
+        data = self.driver.get(name, 0, TABLE_BYTES_GUESS)
+        if len(data) == TABLE_BYTES_GUESS:
+            # There are guests in small objects only.
+            stop = TOGETHER_BYTES_MAX if is_small(data) else table_length(name, data)
+            if stop > len(data):
+                data = self.driver.get(name, 0, stop)
+        return list_tables(name, data)
 
     def write_sections(self, sack_bits: int, sack: int, kind: str, sequence: int,
                        sections: Sequence[Section]) -> list[SectionRef]:
@@ -373,54 +381,8 @@ class Store:
         self.write_objects(objects)
         return refs
 
-    def write_objects(self, objects: "ObjectBatch") -> None:
+    def write_objects(self, objects: ObjectBatch) -> None:
         """Write objects; on return all of them survive a crash.  Raises BackendUnavailable."""
-        if objects.encoded:
-            self.driver.put_many(objects.encoded)
-
-
-class ObjectBatch:
-    """Objects that are to be written together.
-
-    Those of one sack are of one commit, and their keys have the same digits.
-
-    encoded : list of (key, bytes)
-
-    Parameters
-    ----------
-    shares : bool
-        Small objects, of whatever sacks, may be stored as one: the driver `shares`.
-    """
-
-    def __init__(self, shares: bool = False) -> None:
-        self.encoded: list[tuple[str, bytes]] = []
-        self._shares = shares
-        #: How many share with the last one that does, and where the next one would begin.
-        self._sharers = self._end = 0
-        self._nonces: dict[tuple[int, int], str] = {}
-        self._kinds: set[tuple[int, int, str]] = set()
-
-    def add(self, sack_bits: int, sack: int, kind: str, sequence: int,
-            sections: Sequence[Section]) -> list[SectionRef]:
-        """Add an object, of another kind than the others of the sack; return where each section will lie in it."""
-        data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
-        begin = self._place(len(data))
-        if (sack_bits, sack) not in self._nonces:
-            self._nonces[sack_bits, sack] = make_nonce()
-        key = make_key(sack_bits, sack, kind, sequence, self._nonces[sack_bits, sack], begin)
-        assert (sack_bits, sack, kind) not in self._kinds, f"BUG: two objects {kind} of sack {sack}"
-        self._kinds.add((sack_bits, sack, kind))
-        self.encoded.append((key, data))
-        return [SectionRef(key, (begin or 0) + offset, len(section.data))
-                for section, offset in zip(sections, offsets, strict=True)]
-
-    def _place(self, size: int) -> int | None:
-        """Return where in a file that it shares an object shall begin, or None when it shall have its own."""
-        if not self._shares or size > SHARED_BYTES_MAX:
-            return None
-        if self._sharers == SHARERS_MAX:
-            self._sharers = self._end = 0
-        begin = self._end
-        self._end += size + -size % SHARED_ALIGNMENT
-        self._sharers += 1
-        return begin
+        encoded = objects.list_objects()
+        if encoded:
+            self.driver.put_many(encoded)

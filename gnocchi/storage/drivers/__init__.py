@@ -10,16 +10,6 @@ from gnocchi.exceptions import ObjectNotFound
 #: Under which nothing is ever stored.
 ABSENT_KEY = "absent/object"
 
-#: What a key ends in whose object begins at byte `offset` of all that is stored under it.
-OFFSET_MARK = "@"
-
-
-def parse_offset(key: str) -> int | None:
-    """Return where an object that shares a file with others begins in it, or None when it has one of its own."""
-    _, mark, offset = key.partition(OFFSET_MARK)
-    return int(offset) if mark else None
-
-
 class ByteRange(NamedTuple):
     """Part of an object: bytes `start` to `stop` (exclusive); `stop` None means the end."""
 
@@ -33,14 +23,10 @@ class StorageDriver(abc.ABC):
 
     Attributes
     ----------
-    shares : bool
-        Several small objects may be stored as one, by `put_many`, which costs less.  Each has a key of its own that
-        ends in `@<offset>`, under which all of them are read; their space is free once the last one was deleted.
     reads_at_once : int
         Reads that are worth having under way at the same time: more than one where each waits for a network.
     """
 
-    shares = False
     reads_at_once = 1
 
     @abc.abstractmethod
@@ -56,9 +42,6 @@ class StorageDriver(abc.ABC):
 
     def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Store several objects as `put` does; all that takes time may be done for all of them at once.
-
-        Where the driver `shares`, one whose key says that it begins at byte 0 may share with those behind it in the
-        list, whose keys say where they begin: in ascending order, without overlap.
 
         Raises BackendUnavailable when any may not be stored; others may be.
         """

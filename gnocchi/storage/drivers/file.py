@@ -1,19 +1,18 @@
 """Storage in a local directory: `<basepath>/objects/<key>`."""
 
 import contextlib
-import errno
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, NamedTuple
+from typing import Any
 
 from oslo_config import cfg
 
 from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
-from gnocchi.storage.drivers import ByteRange, StorageDriver, parse_offset
+from gnocchi.storage.drivers import ByteRange, StorageDriver
 
 OPTS = [
     cfg.StrOpt("file_basepath", default="/var/lib/gnocchi",
@@ -27,9 +26,6 @@ OBJECTS = "objects"
 #: Files that are written together, and so open at the same time.
 FILES_AT_ONCE = 64
 SYNC_THREADS = 4
-
-#: What file systems without hard links say.
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @contextlib.contextmanager
@@ -51,46 +47,13 @@ def sync_directory(path: str, system: Any = os) -> None:
         os.close(fd)
 
 
-class _File(NamedTuple):
-    """keys : of the objects in it"""
-
-    keys: list[str]
-    data: bytes
-
-
-def _group(objects: Sequence[tuple[str, bytes]]) -> list[_File]:
-    """Return the files that objects are written to."""
-    files: list[_File] = []
-    shared: list[tuple[str, bytes]] = []
-    for key, data in objects:
-        offset = parse_offset(key)
-        if offset is None:
-            files.append(_File([key], data))
-            continue
-        if offset == 0 and shared:
-            files.append(_join(shared))
-            shared = []
-        shared.append((key, data))
-    return [*files, _join(shared)] if shared else files
-
-
-def _join(objects: Sequence[tuple[str, bytes]]) -> _File:
-    """Return the file in which each object begins where its key says."""
-    data = bytearray()
-    for key, part in objects:
-        offset = parse_offset(key)
-        assert offset is not None and offset >= len(data), f"BUG: {key} overlaps the object before it"
-        data += bytes(offset - len(data)) + part
-    return _File([key for key, _ in objects], bytes(data))
-
-
 def _call_each(function: Callable[[Any], Any], arguments: Sequence[Any]) -> None:
     for argument in arguments:
         function(argument)
 
 
 class FileDriver(StorageDriver):
-    """One file per object, or for several, each with a name: written beside, fsynced, renamed, directory fsynced.
+    """One file per object: written beside, fsynced, renamed, directory fsynced.
 
     Parameters
     ----------
@@ -101,8 +64,6 @@ class FileDriver(StorageDriver):
     system
         Has the functions of `os` that write; tests inject faults there.
     """
-
-    shares = True
 
     def __init__(self, basepath: str, *, sync_threads: int = SYNC_THREADS, system: Any = os) -> None:
         self._system = system
@@ -122,46 +83,31 @@ class FileDriver(StorageDriver):
         self.put_many([(key, data)])
 
     def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        files = _group(objects)
-        for start in range(0, len(files), FILES_AT_ONCE):
-            self._put_group(files[start:start + FILES_AT_ONCE])
+        for start in range(0, len(objects), FILES_AT_ONCE):
+            self._put_group(objects[start:start + FILES_AT_ONCE])
 
-    def _put_group(self, files: Sequence["_File"]) -> None:
+    def _put_group(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Take each step for all files before the next one, so that the disk can do the syncs of a step together."""
-        temporaries = [os.path.join(self._temporary, secrets.token_hex(16)) for _ in files]
-        what = files[0].keys[0] if len(files) == 1 else f"{len(files)} objects"
+        temporaries = [os.path.join(self._temporary, secrets.token_hex(16)) for _ in objects]
+        what = objects[0][0] if len(objects) == 1 else f"{len(objects)} objects"
         with _unavailable(f"write {what} in {self._objects}"):
             try:
                 with contextlib.ExitStack() as opened:
-                    fds = [self._write(temporary, file.data, opened)
-                           for temporary, file in zip(temporaries, files, strict=True)]
+                    fds = [self._write(temporary, data, opened)
+                           for temporary, (_, data) in zip(temporaries, objects, strict=True)]
                     self._for_all(self._system.fsync, fds)
-                    for temporary, file, fd in zip(temporaries, files, fds, strict=True):
-                        self._name(temporary, file, fd)
+                for temporary, (key, _) in zip(temporaries, objects, strict=True):
+                    self._name(temporary, self._path(key))
             except OSError:
                 for temporary in temporaries:
                     with contextlib.suppress(OSError):
                         self._system.unlink(temporary)
                 raise
-            directories = sorted({os.path.dirname(self._path(key)) for file in files for key in file.keys})
+            directories = sorted({os.path.dirname(self._path(key)) for key, _ in objects})
             self._for_all(lambda directory: sync_directory(directory, self._system), directories)
 
     def _path(self, key: str) -> str:
         return os.path.join(self._objects, key)
-
-    def _name(self, temporary: str, file: "_File", fd: int) -> None:
-        """Give a finished file its names."""
-        for key in file.keys[1:]:
-            try:
-                self._in_directory(self._system.link, temporary, self._path(key))
-            except OSError as e:
-                if e.errno not in NO_LINKS:
-                    raise
-                self.shares = False
-                self._put_group([_File([key], file.data)])
-        self._in_directory(self._system.rename, temporary, self._path(file.keys[0]))
-        if len(file.keys) > 1:
-            self._system.fsync(fd)      # how many names it has
 
     def _write(self, path: str, data: bytes, opened: contextlib.ExitStack) -> int:
         fd = self._system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -187,13 +133,13 @@ class FileDriver(StorageDriver):
         for future in futures:
             future.result()
 
-    def _in_directory(self, give: Callable[[str, str], None], temporary: str, path: str) -> None:
-        """Give a file a name in a directory that may have to be made."""
+    def _name(self, temporary: str, path: str) -> None:
+        """Give a finished file its name, in a directory that may have to be made."""
         try:
-            give(temporary, path)
+            self._system.rename(temporary, path)
         except FileNotFoundError:
             self._make_directory(os.path.dirname(path))
-            give(temporary, path)
+            self._system.rename(temporary, path)
 
     def _make_directory(self, path: str) -> None:
         """Create a directory below the root, parents first, each name durable.

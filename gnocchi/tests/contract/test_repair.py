@@ -543,7 +543,8 @@ def test_rebuild_without_policies(engine, small):
 
 def test_object_kinds_are_known(engine, small):
     """The tables tell every kind of section, and its share."""
-    kinds = {entry.kind for key in engine.store.driver.list("") for entry in engine.store.read_table(key).entries}
+    kinds = {entry.kind for name in engine.store.driver.list("") for _, table in engine.store.read_tables(name)
+             for entry in table.entries}
     assert {KIND_BASE, KIND_BLOCK, KIND_DELTA} == kinds
     with pytest.raises(ObjectNotFound):
-        engine.store.read_table("sack/1-0/0-base-9-0123456789abcdef")
+        engine.store.read_tables("sack/1-0/0-base-9-0123456789abcdef")

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
-from gnocchi.storage.drivers import ByteRange, parse_offset
+from gnocchi.storage.drivers import ByteRange
 from gnocchi.storage.drivers.file import FileDriver
 from gnocchi.storage.drivers.memory import MemoryDriver
 from gnocchi.storage.drivers.redis import RedisDriver
@@ -144,43 +144,6 @@ class TestFileDriver(StorageDriverContract):
             driver.put_many([("a/1", b"x"), ("b/1", b"x"), ("c/1", b"x")])
         assert [] == os.listdir(tmp_path / "data" / "tmp")
         assert {"a/1", "b"} >= set(driver.list(""))
-
-    def test_objects_that_share_a_file(self, driver, tmp_path):
-        """Each is where its key says, under a name of its own; the space is free once the last name went."""
-        objects = [("a/1@0", b"x" * 5000), ("own", b"o"), ("b/1@8192", b"y"), ("b/2@12288", b"z" * 10),
-                   ("a/2@0", b"second"), ("b/3@4096", b"file")]
-        driver.put_many(objects)
-        assert {key for key, _ in objects} == set(driver.list(""))
-        for key, data in objects:
-            offset = parse_offset(key) or 0
-            assert data == driver.get(key, offset, offset + len(data))
-        files = {key: (tmp_path / "data" / "objects" / key).stat() for key, _ in objects}
-        assert 3 == len({file.st_ino for file in files.values()})
-        assert files["a/1@0"].st_ino == files["b/1@8192"].st_ino == files["b/2@12288"].st_ino
-        driver.delete_many(["a/1@0", "b/2@12288"])
-        assert b"y" == driver.get("b/1@8192", 8192)[:1]
-        assert 1 == (tmp_path / "data" / "objects" / "b/1@8192").stat().st_nlink
-        assert [] == os.listdir(tmp_path / "data" / "tmp")
-
-    def test_file_system_without_hard_links(self, tmp_path):
-        """What was to share a file gets a file for each; the next ones are not asked to share."""
-        class WithoutLinks:
-            def __getattr__(self, name):
-                return getattr(os, name)
-
-            def link(self, source, target):
-                raise OSError(errno.EPERM, os.strerror(errno.EPERM), target)
-
-        driver = FileDriver(str(tmp_path / "data"), system=WithoutLinks())
-        driver.upgrade()
-        assert driver.shares
-        objects = [("a/1@0", b"x"), ("b/1@4096", b"y"), ("c/1@8192", b"z")]
-        driver.put_many(objects)
-        assert not driver.shares
-        for key, data in objects:
-            assert data == driver.get(key, parse_offset(key), parse_offset(key) + 1)
-        assert 3 == len({(tmp_path / "data" / "objects" / key).stat().st_ino for key, _ in objects})
-        assert [] == os.listdir(tmp_path / "data" / "tmp")
 
 
 class TestRedisDriver(StorageDriverContract):

@@ -208,12 +208,6 @@ class Recorder:
         new.set(new_name, what)
         self.on_change()
 
-    def link(self, source: str, target: str) -> None:
-        os.link(source, target)
-        (old, old_name), (new, new_name) = self._find(source), self._find(target)
-        new.set(new_name, old.names[old_name])
-        self.on_change()
-
     def unlink(self, path: str) -> None:
         os.unlink(path)
         directory, name = self._find(path)

@@ -10,9 +10,10 @@ import numpy
 
 from gnocchi import metric_ids
 from gnocchi.archive_policy import ArchivePolicy
-from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents
+from gnocchi.catalogue import Block, Pack, Parked, Sack, SackCommit, SackContents, find_object
 from gnocchi.exceptions import CommitLost, NoSuchMetric
 from gnocchi.indexer import Metric, MetricPolicy
+from gnocchi.indexer.commits import find_won
 
 
 class MemoryIndex:
@@ -98,11 +99,10 @@ class MemoryIndex:
         return None, []
 
     def commit_sacks(self, commits: Sequence[SackCommit]) -> set[int]:
-        lost = {commit.sack for commit in commits if self._sacks[commit.sack].sequence != commit.sequence}
-        for commit in commits:
-            if commit.sack not in lost:
-                self._commit(commit)
-        return lost
+        won = find_won(commits, {sack.number: sack.sequence for sack in self._sacks})
+        for commit in won:
+            self._commit(commit)
+        return {commit.sack for commit in commits} - {commit.sack for commit in won}
 
     def commit_sack(self, commit: SackCommit) -> None:
         if self.commit_sacks([commit]):
@@ -121,7 +121,7 @@ class MemoryIndex:
                 del self._blocks[i]
         for table, rows in ((self._packs, commit.packs), (self._blocks, commit.blocks), (self._parked, commit.parked)):
             table.update((row.id, row) for row in rows)
-        self._garbage.update((key, self._clock.time()) for key in commit.garbage)
+        self._garbage.update((find_object(key), self._clock.time()) for key in commit.garbage)
 
     def list_parked(self) -> list[Parked]:
         return list(self._parked.values())
@@ -137,7 +137,7 @@ class MemoryIndex:
     def _list_references(self) -> set[str]:
         sections = [section for pack in self._packs.values() for section in (pack.base, pack.delta)]
         sections += [row.section for row in (*self._blocks.values(), *self._parked.values())]
-        return {section.key for section in sections if section is not None}
+        return {find_object(section.key) for section in sections if section is not None}
 
     def list_collectable_garbage(self, older_than_s: float, limit: int) -> list[str]:
         before, named = self._clock.time() - older_than_s, self._list_references()

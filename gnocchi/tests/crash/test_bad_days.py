@@ -10,6 +10,7 @@ import uuid
 import pytest
 
 from gnocchi import metric_ids
+from gnocchi.catalogue import SectionRef, find_object
 from gnocchi.tests.crash.service import DEADLINE_S, Client, Reply, Service, await_until
 from gnocchi.tests.functional.daemons import Daemon
 
@@ -225,19 +226,26 @@ def create_in_every_sack(client: Client, policy: str, sacks: int) -> list[str]:
     return [found[number] for number in range(sacks)]
 
 
-def damage_packs(service: Service, notes: Notes) -> dict[str, str]:
-    """Damage the heads of all metrics but one, one way each; return the key of what was damaged by metric."""
+def list_bases(service: Service, notes: Notes) -> dict[str, SectionRef]:
+    """Return where the head of each metric is, of which there is one in each sack, or in the first ones."""
     indexer = service.backends.indexer
     policy_id = indexer.get_archive_policy(notes.policy).id
-    bases = {metric: pack.base for number, metric in enumerate(notes.metrics)
-             for pack in indexer.list_packs(number) if pack.policy_id == policy_id}
-    # Objects may share a file, in which one is the last: what is cut off takes along all behind it.
-    *metrics, last = sorted(bases, key=lambda metric: bases[metric].offset)
-    damaged = dict(zip((last, *metrics), (cut_off, flip_byte, delete), strict=False))
+    return {metric: pack.base for number, metric in enumerate(notes.metrics)
+            for pack in indexer.list_packs(number) if pack.policy_id == policy_id and pack.base is not None}
+
+
+def damage_packs(service: Service, notes: Notes, alone: Notes) -> dict[str, str]:
+    """Damage heads in one way each; return the key of what was damaged by metric."""
+    bases = list_bases(service, notes)
+    # Objects may be stored as one, in which one is the last: what is cut off takes along all behind it.
+    first, *_, last = sorted(bases, key=lambda metric: bases[metric].offset)
+    [gone] = alone.metrics
+    bases |= list_bases(service, alone)
+    damaged = {last: cut_off, first: flip_byte, gone: delete}
     for metric, damage in damaged.items():
         base = bases[metric]
-        damage(service.data / "objects" / base.key, base.offset, base.length)
-    return {metric: bases[metric].key for metric in damaged}
+        damage(service.data / "objects" / find_object(base.key), base.offset, base.length)
+    return {metric: find_object(bases[metric].key) for metric in damaged}
 
 
 def test_damaged_objects_harm_only_their_own_metrics(service):
@@ -245,22 +253,22 @@ def test_damaged_objects_harm_only_their_own_metrics(service):
     service.upgrade("--sacks-number", "4")
     daemons = service.start_all()
     client = service.connect()
-    notes, beside = Notes.begin(client, "plain", 0), Notes.begin(client, "beside", 0)
-    for each in (notes, beside):
-        for metric in create_in_every_sack(client, each.policy, 4):
+    notes, beside, alone = (Notes.begin(client, name, 0) for name in ("plain", "beside", "alone"))
+    for each, sacks in ((notes, 4), (beside, 4), (alone, 1)):
+        for metric in create_in_every_sack(client, each.policy, 4)[:sacks]:
             each.add(metric)
         each.post()
-        service.await_aggregation()    # an object for each, in every sack
+        service.await_aggregation()    # so that none is stored together with the others'
     for daemon in daemons:
         assert 0 == daemon.stop()    # what they have in memory is sound
-    keys = damage_packs(service, notes)
+    keys = damage_packs(service, notes, alone)
     service.start_all()
-    client = notes.client = beside.client = service.connect()
-    notes.post()
-    beside.post()
+    client = notes.client = beside.client = alone.client = service.connect()
+    for each in (notes, beside, alone):
+        each.post()
     sound = [metric for metric in notes.metrics if metric not in keys]
-    assert 1 == len(sound)
-    await_until(lambda: all(map(beside.is_read, beside.metrics)) and notes.is_read(*sound), service.read_logs)
+    assert 2 == len(sound)
+    await_until(lambda: all(map(beside.is_read, beside.metrics)) and all(map(notes.is_read, sound)), service.read_logs)
     for metric, key in keys.items():
         reply = client.request("GET", f"/v1/metric/{metric}/measures?aggregation=sum")
         assert reply.status in (500, 503), reply

@@ -44,8 +44,7 @@ WRITES = {
     "storage": ("put_many", "delete_many", "delete_leftovers"),
     "incoming": ("write_measures", "acknowledge"),
     "index": ("commit_sack", "commit_sacks", "expunge_metrics", "delete_garbage_rows"),
-    "system": ("open", "write", "pwrite", "pwritev", "fsync", "fdatasync", "link", "rename", "unlink", "mkdir",
-               "ftruncate"),
+    "system": ("open", "write", "pwrite", "pwritev", "fsync", "fdatasync", "rename", "unlink", "mkdir", "ftruncate"),
 }
 READS = {"storage": ("get", "get_many", "list"), "incoming": ("read_backlogs",), "index": (), "system": ()}
 
@@ -57,7 +56,7 @@ KINDS: dict[tuple[str, str], tuple[str, ...]] = {
     **{(layer, kind): WRITES[layer] for layer in ("storage", "incoming", "index")
        for kind in ("lost answer", "kill", "kill after")},
     # Dying before a sync is the same as dying before what comes next.
-    ("system", "kill"): ("write", "pwrite", "pwritev", "link", "rename", "unlink", "mkdir", "ftruncate"),
+    ("system", "kill"): ("write", "pwrite", "pwritev", "rename", "unlink", "mkdir", "ftruncate"),
     ("system", "torn"): ("write", "pwritev"),
     ("storage", "torn"): ("put_many", "delete_many"),
 }

@@ -154,17 +154,20 @@ def test_frozen_while_only_its_objects_are_collected(start_process, action):
 
 
 def test_frozen_group(start_process):
-    """One of its sacks was committed by another one meanwhile: that commit is lost, and the other one happens."""
+    """One of its sacks was committed by another one meanwhile: that commit is lost, and the other one happens.
+
+    The objects of sack 1 lie in those of sack 0, not the other way round (test_guests.py).
+    """
     sleeper, other = start_process(), start_process()
     ledger = Ledger(METRICS)
     make_history(sleeper, ledger)
     before = [sack.sequence for sack in other.indexer.list_sacks()]
     frozen = Frozen(sleeper, sleeper.process_backlogs)
     post(other, ledger, 60, 75)
-    process_sack(0, other.incoming, other.indexer, other.store)
-    assert before[1] == other.indexer.get_sack(1).sequence
+    process_sack(1, other.incoming, other.indexer, other.store)
+    assert before[0] == other.indexer.get_sack(0).sequence
     assert frozen.resume() is None
-    assert before[1] < other.indexer.get_sack(1).sequence
+    assert before[0] < other.indexer.get_sack(0).sequence
     other.work()
     other.clean_up()
     ledger.verify(other)
