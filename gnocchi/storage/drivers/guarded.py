@@ -13,7 +13,6 @@ class GuardedDriver(StorageDriver):
     def __init__(self, driver: StorageDriver, guard: Guard) -> None:
         self._driver = driver
         self._guard = guard
-        self.shares = driver.shares
         self.reads_at_once = driver.reads_at_once
 
     def upgrade(self) -> None:
