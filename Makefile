@@ -44,7 +44,7 @@ docs: $(VENV)/.stamp-doc
 	@echo "doc/build/html/index.html"
 
 bench: $(VENV)/.stamp-test
-	@set -e; for script in $(sort $(wildcard bench/bench_*.py)) bench/aggregates.py; do \
+	@set -e; for script in $(sort $(wildcard bench/bench_*.py)) bench/aggregates.py bench/ingest.py; do \
 	    echo "== $$script"; $(BIN)/python $$script; done
 	$(BIN)/python bench/blackbox.py --bin $(BIN) --metrics $(METRICS) $(BENCH_ARGS)
 

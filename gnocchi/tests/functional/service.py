@@ -79,6 +79,11 @@ class ApiService:
         return f"http://127.0.0.1:{self.port}{self.prefix}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def directory(self) -> pathlib.Path:
         assert self._directory is not None
         return pathlib.Path(self._directory.name)
