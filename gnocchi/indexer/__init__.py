@@ -98,6 +98,8 @@ class ResourceDefinition:
     id: uuid.UUID
     original_resource_id: str
     attributes: Mapping[str, Any]
+    user_id: str | None = None
+    project_id: str | None = None
 
 
 class MetricRow(NamedTuple):

@@ -69,9 +69,9 @@ class NamedMetrics(Metrics, ResourceLists):
         check_text("creator", creator)
         now = utcnow()
         rows: list[dict[str, Any]] = [
-            {"id": each.id, "type": type and type.name, "creator": creator, "user_id": None, "project_id": None,
-             "original_resource_id": each.original_resource_id, "started_at": now, "revision_start": now,
-             "ended_at": None, "attributes": encode_attributes(each.attributes)}
+            {"id": each.id, "type": type and type.name, "creator": creator, "user_id": each.user_id,
+             "project_id": each.project_id, "original_resource_id": each.original_resource_id, "started_at": now,
+             "revision_start": now, "ended_at": None, "attributes": encode_attributes(each.attributes)}
             for each in sorted(resources, key=lambda each: each.id)]
         for row in rows:
             check_text("original_resource_id", row["original_resource_id"], ORIGINAL_RESOURCE_ID_LENGTH)

@@ -22,6 +22,8 @@ class WantedResource(NamedTuple):
     original_id: str
     type: str | None = None
     attributes: Mapping[str, Any] = MappingProxyType({})
+    user_id: str | None = None
+    project_id: str | None = None
 
 
 class WantedMetric(NamedTuple):

@@ -95,8 +95,11 @@ def _plan_resources(indexer: Indexer, plan: Plan, keys: Iterable[tuple[str | Non
                 plan.types[type] = indexer.get_resource_type(type)
                 checks[type] = AttributeChecks(plan.types[type].attributes)
             check_text("original_resource_id", resource.original_id, ORIGINAL_RESOURCE_ID_LENGTH)
+            check_text("user_id", resource.user_id)
+            check_text("project_id", resource.project_id)
             plan.resources.setdefault(type, {})[id] = ResourceDefinition(
-                id, resource.original_id, checks[type].check(resource.attributes))
+                id, resource.original_id, checks[type].check(resource.attributes), resource.user_id,
+                resource.project_id)
         except (InvalidInput, NoSuchResource) as e:
             unmade[id] = e
     return unmade

@@ -51,6 +51,7 @@ class RequestGuard(Guard):
         for resource in resources:
             self._request.enforce("create resource", {
                 **resource.attributes, "id": str(resource.id), "type": type, "creator": creator,
+                "user_id": resource.user_id, "project_id": resource.project_id,
                 "original_resource_id": resource.original_resource_id})
 
     def check_new_metrics(self, resources: Sequence[Resource], metrics: Sequence[MetricDefinition]) -> None:

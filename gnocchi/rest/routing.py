@@ -25,6 +25,9 @@ logging.getLogger("pecan.core").setLevel(logging.CRITICAL)
 class Response(pecan.core.Response):
     default_content_type = JSON
 
+    #: Whether an empty body is what 200 answers; else it is made 204.
+    may_be_empty = False
+
 
 class Node:
     """One level of the tree of paths: what follows by name, what follows as a value, and who answers here."""
@@ -150,7 +153,7 @@ class Application(pecan.core.Pecan):
 
     def _handle_empty_response_body(self, state: pecan.core.RoutingState) -> None:
         response = state.response
-        if response.status_int == 200 and not response.body:
+        if response.status_int == 200 and not response.body and not response.may_be_empty:
             response.status_int = 204
         if response.status_int in (204, 304):
             response.content_type = None

@@ -21,6 +21,7 @@ RULES = [
          "POST /v1/batch/metrics/measures",
          "POST /v1/batch/resources/metrics/measures",
          "POST /v1/influxdb/write",
-         "POST /v1/prometheus/write"),
+         "POST /v1/prometheus/write",
+         "POST /v1/otlp/v1/metrics"),
     rule("get measures", f"{_WRITERS} or {METRIC_OWNER}", "Get measures", "GET /v1/metric/{metric}/measures"),
 ]
