@@ -5,7 +5,8 @@ CPU seconds are counted, over HTTP.  Series are known: each was sent before.  Fi
 batches, for the speed of machines swings.  `--profile` asks an API in this process instead, and shows where time goes.
 
 prometheus: remote write, 500 series of one sample in a request;  many: the same from 20 jobs;
-lines: 500 lines of one field;  fields: 100 lines of five fields.  For statsd see bench_statsd.py.
+lines: 500 lines of one field;  fields: 100 lines of five fields;  otlp: 500 data points in protobuf.  For statsd see
+bench_statsd.py.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import pytest  # noqa: F401, before the API: that hides a module which pytest wa
 
 from gnocchi import service
 from gnocchi.cli import manage
+from gnocchi.ingest.otlp_messages import WHOLE
 from gnocchi.rest.app import load_app
 from gnocchi.tests.databases import PostgresqlServer
 from gnocchi.tests.functional.service import ApiService
@@ -61,6 +63,22 @@ def make_lines(number: int, fields: int) -> bytes:
         + f" {stamp}\n" for i in range(SERIES // fields)).encode()
 
 
+def make_points(number: int) -> bytes:
+    """A request of OpenTelemetry's exporters: 50 metrics of ten data points."""
+    request = WHOLE["Request"]()
+    group = request.resource_metrics.add()
+    for key in ("service.name", "service.instance.id", "host.name"):
+        group.resource.attributes.add(key=key).value.string_value = "web-1"
+    metrics = group.scope_metrics.add().metrics
+    for i in range(SERIES // 10):
+        points = metrics.add(name=f"http.server.duration.{i}", unit="s").gauge.data_points
+        for j in range(10):
+            point = points.add(time_unix_nano=(T0_MS + number * SCRAPE_MS) * 10**6, as_double=j * 1.25)
+            for key, value in (("http.route", f"/api/v{j}"), ("http.method", "GET"), ("http.status_code", "200")):
+                point.attributes.add(key=key).value.string_value = value
+    return request.SerializeToString()
+
+
 class Work(NamedTuple):
     path: str
     make: Callable[[int], bytes]
@@ -71,6 +89,7 @@ WORKS = {
     "many": Work("/v1/prometheus/write", lambda number: make_samples(number, 20)),
     "lines": Work("/v1/influxdb/write?db=bench", lambda number: make_lines(number, 1)),
     "fields": Work("/v1/influxdb/write?db=bench", lambda number: make_lines(number, 5)),
+    "otlp": Work("/v1/otlp/v1/metrics", make_points),
 }
 
 SET_UP = [("/v1/archive_policy", {"name": "bench", "definition": [{"granularity": "1m", "timespan": "7 days"}]}),

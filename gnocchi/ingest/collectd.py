@@ -23,6 +23,9 @@ RESOURCE_ATTRIBUTES = {"host": {"type": "string", "required": True, "min_length"
 #: Identifiers of values whose metrics are remembered; about 500 bytes each.
 CACHED_IDENTIFIERS_MAX = 50_000
 
+#: Values of an element whose metrics are remembered; collectd's own types have 22 at most.
+CACHED_VALUES_MAX = 64
+
 #: Elements of one message of which it is told why they were left out.
 REASONS_MAX = 3
 
@@ -143,9 +146,11 @@ class CollectdDecoder:
                len(element.values), *names)
         found = self._known.get(key)
         if found is None:
+            found = self._make(element, names)
             if len(self._known) >= CACHED_IDENTIFIERS_MAX:
                 self._known.clear()
-            found = self._known[key] = self._make(element, names)
+            if len(names) <= CACHED_VALUES_MAX:
+                self._known[key] = found
         return found
 
     def _make(self, element: ValueList, names: Sequence[str]) -> tuple[WantedResource, list[WantedMetric]]:

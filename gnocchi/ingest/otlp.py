@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from gnocchi import resource_ids
 from gnocchi.common.cache import Recent
 from gnocchi.exceptions import InvalidInput
+from gnocchi.indexer.checks import check_text
 from gnocchi.indexer.models import UNIT_LENGTH
 from gnocchi.indexer.resource_types import GENERIC
 from gnocchi.ingest.batch import NamedBatch, WantedMetric, WantedResource
@@ -59,6 +60,9 @@ NO_RECORDED_VALUE = 1
 #: Resources and metrics that are remembered; about 1 kB each.
 RESOURCES_REMEMBERED = 5_000
 METRICS_REMEMBERED = 25_000
+
+#: Larger resources, in bytes, are not remembered.
+RESOURCE_BYTES_MAX = 4096
 
 #: Data points that were refused of which it is told why.
 REASONS_MAX = 3
@@ -143,18 +147,19 @@ class Decoder:
         found = self._resources.get((creator, data))
         if found is None:
             found = _make_resource(WHOLE["Resource"].FromString(data).attributes, creator)
-            self._resources.put((creator, data), found)
+            if len(data) <= RESOURCE_BYTES_MAX:
+                self._resources.put((creator, data), found)
         return found
 
     def find_metric(self, source: "_Source", part: str, added: tuple[str, str] | None, unit: str) -> WantedMetric:
-        """Return the metric of a part of data points.  Raises DecodeError."""
+        """Return the metric of a part of data points.  Raises InvalidInput, DecodeError."""
         key = (source.resource_id, source.name, source.attributes, part, added, unit)
         found = self._metrics.get(key)
         if found is None:
             texts = _read_attributes(map(WHOLE["KeyValue"].FromString, source.attributes))
-            found = WantedMetric(source.resource_id,
-                                 _make_name(source.name + part, [*texts.items(), *([added] if added else [])]),
-                                 unit=unit[:UNIT_LENGTH] or None)
+            name = _make_name(source.name + part, [*texts.items(), *([added] if added else [])])
+            check_text("Metric name", name)     # so that only short ones are remembered
+            found = WantedMetric(source.resource_id, name, unit=unit[:UNIT_LENGTH] or None)
             self._metrics.put(key, found)
         return found
 

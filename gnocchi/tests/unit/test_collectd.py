@@ -40,7 +40,7 @@ def test_message_of_the_contract(decoder):
     original_id = "collectd_amqp1d:www.gnocchi.test.com"
     (id, resource), = readings.resources.items()
     assert resource_ids.resource_id(original_id, "admin") == id
-    assert (original_id, "collectd_amqp1d", {"host": "www.gnocchi.test.com"}) == resource
+    assert (original_id, "collectd_amqp1d", {"host": "www.gnocchi.test.com"}) == resource[:3]
     assert {id} == {metric.resource_id for metric in readings.metrics}
 
 
@@ -112,6 +112,13 @@ def test_identifiers_are_forgotten(decoder, monkeypatch):
     readings = decode(decoder, *elements)
     assert 3 == len(readings.resources)
     assert readings.metrics[0] == readings.metrics[3]
+
+
+def test_elements_with_many_values_are_not_remembered(decoder):
+    names = [str(number) for number in range(1000)]
+    assert names == [metric.name.rpartition("-")[2] for metric in decode(
+        decoder, MEMORY | {"values": [1] * 1000, "dsnames": names}).metrics]
+    assert not decoder._known
 
 
 def test_batch_of_several_messages(decoder):

@@ -192,6 +192,18 @@ def test_resource_name_too_long():
     assert "289" in decoded.refusals.reasons[0]
 
 
+def test_many_attributes():
+    """Names have a limit, and what is large is not remembered."""
+    many = {f"k{number}": "v" for number in range(100_000)}
+    decoder = Decoder()
+    decoded = decoder.decode(make_request(gauge(attributes=pairs(**many)), gauge("good"),
+                                          resource=many).SerializeToString(), "admin")
+    assert ["good"] == [metric.name for metric in decoded.batch.metrics]
+    assert ["metric temp: Metric name is longer than 255 characters"] == decoded.refusals.reasons
+    assert {"good"} == {metric.name for metric in decoder._metrics._young.values()}
+    assert not decoder._resources._young
+
+
 def test_nothing_recorded():
     """Such data points are neither stored nor refused; NaN is a value."""
     decoded = decode(make_request(gauge(flags=1), gauge("nan", math.nan), proto.Metric(name="empty")))
