@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 16
 class FaultyProxy:
     """Passes connections on to a port of this machine, or does worse; what it does may be changed at any time.
 
-    It runs in a thread of the test.  What changes also concerns connections that are open.
+    It runs in a thread of the test, and listens on all addresses.  Changes also concern connections that are open.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class FaultyProxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._loop = asyncio.new_event_loop()
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._server = socket.create_server(("", 0), backlog=1024)
         self.port: int = self._server.getsockname()[1]
         self.accepted = 0
         self._delay_s = 0.0

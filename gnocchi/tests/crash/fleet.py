@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.tests.coordination import Server, make_redis, serve
@@ -11,8 +11,13 @@ from gnocchi.tests.crash.service import Client, await_until
 from gnocchi.tests.databases import PostgresqlServer, find_free_port
 from gnocchi.tests.faulty import FaultyProxy, faulty
 from gnocchi.tests.functional.daemons import Daemon, Deployment
+from gnocchi.tests.hosts import Host
 
 METRICDS, APIS = 3, 2
+
+LOCAL = "127.0.0.1"
+
+Options = dict[str, object]
 
 #: Seconds after which Redis forgets a member or a lock that shows no sign of life.
 LEASE_S = 5
@@ -28,9 +33,9 @@ class Part:
         self.server = server
         self.proxy = proxy
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.proxy.port}?socket_timeout={ANSWER_S}"
+    def make_url(self, host: str) -> str:
+        """Return where Redis is reached."""
+        return f"redis://{host}:{self.proxy.port}?socket_timeout={ANSWER_S}"
 
     def start_again(self) -> None:
         getattr(self.server, "start_again", self.server.start)()
@@ -55,31 +60,45 @@ class Fleet(Deployment):
 
     Parameters
     ----------
-    storage : {option: value}, of [storage]
+    make_storage : callable
+        Returns {option: value} of [storage], given the host where servers are reached.
+    hosts : list of Host
+        One for each metricd, of which the first ones have an API, too; or none: then all is on this one.
     """
 
-    def __init__(self, directory: pathlib.Path, parts: dict[str, Part], storage: dict[str, object]) -> None:
+    def __init__(self, directory: pathlib.Path, parts: dict[str, Part], make_storage: Callable[[str], Options],
+                 hosts: Sequence[Host] = ()) -> None:
         super().__init__(directory)
+        self.hosts = hosts
+        servers = hosts[0].server_address if hosts else LOCAL
         index = parts["index"]
         assert isinstance(index.server, PostgresqlServer)
         url = index.server.create_database()
         #: Not through the proxy.
         self.indexer = Indexer(url)
-        self.ports = [find_free_port() for _ in range(APIS)]
+        self.addresses = [f"{hosts[number].address if hosts else LOCAL}:{find_free_port()}" for number in range(APIS)]
         self.configure({
-            "DEFAULT": {"coordination_url": f"redis://127.0.0.1:{parts['coordination'].proxy.port}?timeout={LEASE_S}"},
-            "indexer": {"url": url.replace(f":{index.server.port}/", f":{index.proxy.port}/")},
-            "storage": storage, "incoming": {"driver": "redis", "redis_url": parts["incoming"].url},
+            "DEFAULT": {"coordination_url": f"redis://{servers}:{parts['coordination'].proxy.port}?timeout={LEASE_S}"},
+            "indexer": {"url": url.replace(f"{LOCAL}:{index.server.port}/", f"{servers}:{index.proxy.port}/")},
+            "storage": make_storage(servers),
+            "incoming": {"driver": "redis", "redis_url": parts["incoming"].make_url(servers)},
             "metricd": {"workers": 2, "metric_cleanup_delay": 1}})
         self.upgrade("--sacks-number", "8")
         self.metricds: list[Daemon] = []
         self.apis: list[Daemon] = []
 
     def start_all(self) -> None:
-        self.metricds += [self.start("gnocchi-metricd") for _ in range(METRICDS)]
-        self.apis += [self.start("gnocchi-api", "--port", str(port)) for port in self.ports]
+        self.metricds += [self.start("gnocchi-metricd", prefix=self._find_prefix(number)) for number in range(METRICDS)]
+        self.apis += [self._start_api(number) for number in range(APIS)]
         for number in range(APIS):
             self.await_api(number)
+
+    def _find_prefix(self, number: int) -> list[str]:
+        return self.hosts[number].prefix if self.hosts else []
+
+    def _start_api(self, number: int) -> Daemon:
+        host, port = self.addresses[number].split(":")
+        return self.start("gnocchi-api", "--host", host, "--port", port, prefix=self._find_prefix(number))
 
     def await_api(self, number: int) -> None:
         self.apis[number].wait_for("ready in")
@@ -87,7 +106,7 @@ class Fleet(Deployment):
     def restart_api(self, number: int) -> None:
         """Kill an API with all its processes, and start it again."""
         self.apis[number].remove()
-        self.apis[number] = self.start("gnocchi-api", "--port", str(self.ports[number]))
+        self.apis[number] = self._start_api(number)
         self.await_api(number)
 
     def find_workers(self, number: int) -> list[int]:
@@ -106,7 +125,7 @@ class Fleet(Deployment):
         return sum(sack.sequence for sack in self.indexer.list_sacks())
 
     def await_aggregation(self) -> None:
-        client = Client(self.ports[0])
+        client = Client(self.addresses[0])
         await_until(lambda: client.count_backlog() == 0, self.read_logs)
 
     def read_logs(self) -> str:
@@ -114,9 +133,9 @@ class Fleet(Deployment):
                          for path in sorted(self.directory.glob("gnocchi-*.log")))
 
     def list_tracebacks(self) -> list[str]:
-        """Return the unexpected errors that the daemons logged; libraries may warn of what broke off."""
-        return [text[:5000] for daemon in (*self.metricds, *self.apis)
-                for text in re.findall(r"^(?!.* WARNING ).*\nTraceback(?:\n?.*){1,60}", daemon.output, re.MULTILINE)]
+        """Return what any daemon, ended or not, logged with a traceback: nothing that happens deserves one."""
+        return [text[:5000] for daemon in self._daemons
+                for text in re.findall(r"^.*\n+Traceback(?:\n?.*){1,60}", daemon.output, re.MULTILINE)]
 
     def remove(self) -> None:
         super().remove()

@@ -66,15 +66,15 @@ class Load:
     Parameters
     ----------
     seed : int
-    ports : int or sequence of int
-        Of the API; clients share several evenly.
+    addresses : int, or sequence of int or str
+        Of the API, as of a Client; clients share several evenly.
     refusals_certain : bool
         Whether 503 means that nothing was stored.
     """
 
-    def __init__(self, seed: int, ports: int | Sequence[int], *, refusals_certain: bool = True) -> None:
+    def __init__(self, seed: int, addresses: int | Sequence[int | str], *, refusals_certain: bool = True) -> None:
         self._seed = seed
-        self._ports = [ports] if isinstance(ports, int) else ports
+        self._addresses = [addresses] if isinstance(addresses, int) else addresses
         self._refusals_certain = refusals_certain
         self._metrics: dict[str, Policy] = {}
         self._posts: list[list[Post]] = [[] for _ in range(CLIENTS)]
@@ -86,7 +86,7 @@ class Load:
         self._failures: list[BaseException] = []
 
     def start(self) -> None:
-        client = Client(self._ports[0])
+        client = Client(self._addresses[0])
         for policy in POLICIES:
             client.create_policy(policy.name, [{"granularity": width, "points": 1_000_000 // width}
                                                for width in policy.granularities_s], list(METHODS), policy.back_window)
@@ -121,7 +121,7 @@ class Load:
 
     def _run(self, number: int) -> None:
         rng = random.Random(f"{self._seed} {number}")
-        client = Client(self._ports[number % len(self._ports)])
+        client = Client(self._addresses[number % len(self._addresses)])
         try:
             while self._take_turn(number):
                 self._post(client, rng, number)
@@ -173,7 +173,7 @@ class Load:
 
     def verify(self) -> None:
         """Compare what is stored with what was answered.  To be called once the backlog is empty."""
-        client = Client(self._ports[0])
+        client = Client(self._addresses[0])
         expected = self._list_candidates()
         stored = {}
         for metric, policy in self._metrics.items():

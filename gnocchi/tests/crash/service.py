@@ -46,10 +46,14 @@ class NoAnswer(Exception):
 
 
 class Client:
-    """One user's connection to the API; for one thread."""
+    """One user's connection to the API; for one thread.
 
-    def __init__(self, port: int, user: str = "admin") -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
+    address : str, host and port;  or int, a port of this host
+    """
+
+    def __init__(self, address: int | str, user: str = "admin") -> None:
+        host = f"127.0.0.1:{address}" if isinstance(address, int) else address
+        self._connection = http.client.HTTPConnection(host, timeout=ANSWER_S)
         credentials = base64.b64encode(f"{user}:".encode()).decode()
         self._headers = {"Authorization": f"Basic {credentials}", "Accept": "application/json",
                          "Content-Type": "application/json"}

@@ -12,10 +12,11 @@ import time
 import pytest
 
 from gnocchi.tests.ceph import need_rados
-from gnocchi.tests.crash.fleet import ANSWER_S, LEASE_S, METRICDS, Fleet, Part, make_parts
+from gnocchi.tests.crash.fleet import ANSWER_S, LEASE_S, LOCAL, METRICDS, Fleet, Part, make_parts
 from gnocchi.tests.crash.load import Load
 from gnocchi.tests.crash.service import await_until
 from gnocchi.tests.faulty import faulty
+from gnocchi.tests.hosts import make_hosts
 
 OUTAGE_S = float(os.environ.get("GNOCCHI_TEST_OUTAGE_S", "4"))
 
@@ -33,15 +34,23 @@ def parts():
         yield made
 
 
+@pytest.fixture(scope="module")
+def hosts():
+    with make_hosts(METRICDS) as made:
+        yield made
+
+
 @contextlib.contextmanager
-def make_fleet(directory, parts, storage):
-    fleet = Fleet(directory, parts, storage)
+def make_fleet(directory, parts, make_storage, hosts=()):
+    fleet = Fleet(directory, parts, make_storage, hosts)
     try:
         fleet.start_all()
         yield fleet
     finally:
         for part in parts.values():
             part.proxy.pass_on()
+        for host in hosts:
+            host.plug()
         fleet.remove()
 
 
@@ -100,6 +109,13 @@ class Trouble:
         time.sleep(OUTAGE_S)
         server.resume()
 
+    def unplug(self):
+        """Cut a host off from all servers and clients."""
+        host = self._rng.choice(self._fleet.hosts)
+        host.unplug()
+        time.sleep(OUTAGE_S)
+        host.plug()
+
     def _choose_worker(self):
         return self._rng.choice(self._fleet.find_workers(self._rng.randrange(METRICDS)))
 
@@ -112,7 +128,7 @@ def live_through(fleet, parts, seed, troubles):
     rng = random.Random(seed)
     order = rng.sample(troubles, len(troubles))
     # An answer may be lost on the way from the server that stored the measures: 503 leaves open whether they are.
-    load = Load(seed, fleet.ports, refusals_certain=False)
+    load = Load(seed, fleet.addresses, refusals_certain=False)
     trouble = Trouble(fleet, parts, rng)
     load.start()
     try:
@@ -155,11 +171,15 @@ STORAGE = [("reset", "storage"), ("swallow", "storage"), ("cut", "storage")]
 SHORT = [("kill_worker",), ("freeze_worker",), ("kill_server", "coordination")]
 
 
-def test_fleet_on_redis(tmp_path, parts, seed):
+def test_fleet_on_redis(tmp_path, parts, hosts, seed):
     """Every part of a fleet in turn."""
-    with make_fleet(tmp_path, parts, {"driver": "redis", "redis_url": parts["storage"].url}) as fleet:
+    def make_storage(servers):
+        return {"driver": "redis", "redis_url": parts["storage"].make_url(servers)}
+
+    with make_fleet(tmp_path, parts, make_storage, hosts) as fleet:
         live_through(fleet, parts, seed, [
-            *PROCESSES, *STORAGE, ("kill_server", "index"), ("reset", "index"), ("cut", "index"), ("swallow", "index"),
+            *PROCESSES, *STORAGE, *[("unplug",)] * (2 if hosts else 0),
+            ("kill_server", "index"), ("reset", "index"), ("cut", "index"), ("swallow", "index"),
             ("kill_server", "incoming"), ("swallow", "incoming"), ("cut", "incoming"),
             ("kill_server", "coordination"), ("swallow", "coordination"), ("kill_server", "storage")])
 
@@ -169,26 +189,33 @@ def test_fleet_on_ceph(tmp_path, parts, seed, ceph, ceph_pool):
     need_rados()
     storage = {"driver": "ceph", "ceph_pool": ceph_pool, "ceph_conffile": ceph.client_config,
                "ceph_timeout": ANSWER_S}
-    with make_fleet(tmp_path, parts, storage) as fleet:
+    # Whose servers tell their clients addresses that only this host has.
+    with make_fleet(tmp_path, parts, lambda _: storage) as fleet:
         live_through(fleet, parts, seed, [*SHORT, ("pause", ceph.osd), ("pause", ceph.osd)])
 
 
-def test_fleet_on_swift(tmp_path, parts, seed, swift):
+def test_fleet_on_swift(tmp_path, parts, hosts, seed, swift):
     """It breaks connections, says nothing, or says that it cannot."""
     with faulty(swift.port) as proxy:
         parts = parts | {"storage": Part(swift, proxy)}
-        url = swift.options["swift_authurl"].replace(f":{swift.port}/", f":{proxy.port}/")
-        storage = {"driver": "swift", **swift.options, "swift_authurl": url, "swift_timeout": ANSWER_S}
-        with make_fleet(tmp_path, parts, storage) as fleet:
+
+        def make_storage(servers):
+            url = swift.options["swift_authurl"].replace(f"{LOCAL}:{swift.port}/", f"{servers}:{proxy.port}/")
+            return {"driver": "swift", **swift.options, "swift_authurl": url, "swift_timeout": ANSWER_S}
+
+        with make_fleet(tmp_path, parts, make_storage, hosts) as fleet:
             live_through(fleet, parts, seed, [*SHORT, *STORAGE, ("refuse", "storage")])
             assert proxy.accepted > METRICDS, "nobody came by the proxy"
 
 
-def test_fleet_on_s3(tmp_path, parts, seed, gateway):
+def test_fleet_on_s3(tmp_path, parts, hosts, seed, gateway):
     """The same, on Ceph's gateway."""
     with faulty(gateway.port) as proxy:
         parts = parts | {"storage": Part(gateway, proxy)}
-        storage = {"driver": "s3", **gateway.options, "s3_endpoint_url": f"http://127.0.0.1:{proxy.port}"}
-        with make_fleet(tmp_path, parts, storage) as fleet:
+
+        def make_storage(servers):
+            return {"driver": "s3", **gateway.options, "s3_endpoint_url": f"http://{servers}:{proxy.port}"}
+
+        with make_fleet(tmp_path, parts, make_storage, hosts) as fleet:
             live_through(fleet, parts, seed, [*STORAGE, ("refuse", "storage"), ("kill_worker",)])
             assert proxy.accepted > METRICDS, "nobody came by the proxy"

@@ -1,7 +1,4 @@
-"""The specification of the API (gabbits/*.yaml) on other back ends than SQLite and files.
-
-Only files about what back ends keep: the others would find the same code above them.
-"""
+"""The specification of the API (gabbits/*.yaml) on other back ends than SQLite and files."""
 
 import atexit
 import contextlib
@@ -26,8 +23,8 @@ from gnocchi.tests.swift import PYTHON, Swift, serve_swift
 
 DIRECTORY = pathlib.Path(__file__).parent / "gabbits"
 
-FILES = ("archive-policy", "batch", "batch-resources", "measures", "metric", "metric-list", "resource-generic",
-         "resource-metrics", "resource-type", "resource-typed", "search-metric", "search-resource", "status")
+#: About workers, which are not listed where a database coordinates.
+WORKERS = "status-workers"
 
 Options = dict[str, dict[str, object]]
 
@@ -122,11 +119,11 @@ def need_installed(*names: str) -> None:
         pytest.skip(f"{', '.join(missing)}: not installed", allow_module_level=True)
 
 
-def generate(metafunc: pytest.Metafunc, name: str, *parts: Callable[[], Options], without: str = "") -> None:
+def generate(metafunc: pytest.Metafunc, name: str, *parts: Callable[[], Options], workers: bool = False) -> None:
     """Make the tests of a module, each YAML file with a service on fresh back ends.
 
     parts : each returns options; later ones are added to those of earlier ones
-    without : a file to be left out
+    workers : workers are listed
     """
 
     class Service(fixtures.BasicService):
@@ -139,8 +136,9 @@ def generate(metafunc: pytest.Metafunc, name: str, *parts: Callable[[], Options]
 
     chosen = tempfile.mkdtemp(prefix="g-gabbits-")
     try:
-        for file in set(FILES) - {without}:
-            (pathlib.Path(chosen) / f"{file}.yaml").symlink_to(DIRECTORY / f"{file}.yaml")
+        for file in DIRECTORY.glob("*.yaml"):
+            if workers or file.stem != WORKERS:
+                (pathlib.Path(chosen) / file.name).symlink_to(file)
         driver.py_test_generator(chosen, host="127.0.0.1", port=fixtures.PORT, prefix=fixtures.PREFIX,
                                  test_loader_name=name, metafunc=metafunc, cert_validate=False,
                                  fixture_module=types.SimpleNamespace(BasicService=Service))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy
 import psutil
@@ -140,9 +140,10 @@ class Deployment:
         return subprocess.run(self.command(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, env=self.environment, timeout=TIMEOUT_S, check=False)
 
-    def start(self, name: str, *arguments: str, configured: bool = True) -> Daemon:
+    def start(self, name: str, *arguments: str, configured: bool = True, prefix: Sequence[str] = ()) -> Daemon:
+        """Start a command; `prefix`: what runs it."""
         command = self.command(name, *arguments) if configured else [*find_command(name), *arguments]
-        daemon = Daemon(command, self.directory / f"{name}-{len(self._daemons)}.log", self.environment)
+        daemon = Daemon([*prefix, *command], self.directory / f"{name}-{len(self._daemons)}.log", self.environment)
         self._daemons.append(daemon)
         return daemon
 

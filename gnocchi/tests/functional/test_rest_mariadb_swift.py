@@ -9,5 +9,4 @@ need_installed("MariaDB", "Swift")
 
 
 def pytest_generate_tests(metafunc):
-    # Workers are not listed where a database coordinates.
-    generate(metafunc, "mariadb_swift", lambda: use_database("mariadb"), use_swift, without="status")
+    generate(metafunc, "mariadb_swift", lambda: use_database("mariadb"), use_swift)

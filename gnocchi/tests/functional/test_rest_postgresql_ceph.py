@@ -9,5 +9,4 @@ need_installed("PostgreSQL", "Ceph")
 
 
 def pytest_generate_tests(metafunc):
-    # Workers are not listed where a database coordinates.
-    generate(metafunc, "postgresql_ceph", lambda: use_database("postgresql"), use_ceph, without="status")
+    generate(metafunc, "postgresql_ceph", lambda: use_database("postgresql"), use_ceph)

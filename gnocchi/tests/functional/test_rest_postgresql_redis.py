@@ -9,4 +9,4 @@ need_installed("PostgreSQL", "Redis")
 
 
 def pytest_generate_tests(metafunc):
-    generate(metafunc, "postgresql_redis", lambda: use_database("postgresql"), use_redis)
+    generate(metafunc, "postgresql_redis", lambda: use_database("postgresql"), use_redis, workers=True)

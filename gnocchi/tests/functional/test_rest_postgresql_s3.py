@@ -9,5 +9,4 @@ need_installed("PostgreSQL", "Ceph's gateway")
 
 
 def pytest_generate_tests(metafunc):
-    # Workers are not listed where a database coordinates.
-    generate(metafunc, "postgresql_s3", lambda: use_database("postgresql"), use_s3, without="status")
+    generate(metafunc, "postgresql_s3", lambda: use_database("postgresql"), use_s3)
