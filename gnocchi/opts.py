@@ -5,7 +5,11 @@ operations 1.2).  Drivers declare their own; this module gathers them.
 """
 
 import copy
+import difflib
+import glob
 import itertools
+import os
+import re
 import uuid
 from collections.abc import Iterable
 from types import ModuleType
@@ -246,11 +250,44 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return sections
 
 
+#: Why a URL is not valid, as oslo.config tells it.
+_URL_REASON = re.compile(r"\('([^']*)', URIReference")
+
+
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Make a configuration object know every option, those for logging on its command line too."""
     for section, options in list_opts():
         conf.register_opts(options, group=None if section == "DEFAULT" else section)
     conf.register_cli_opts(LOGGING_OPTS)
+
+
+def list_unknown(conf: cfg.ConfigOpts) -> list[str]:
+    """Return what files set in our sections though there is no such option, with what may be meant."""
+    sections = list_opts()
+    known: dict[str, set[str]] = {}
+    for section, options in sections:
+        for option in options:
+            for place, name in _list_places(section, option):
+                known.setdefault(place, set()).update((name, name.replace("-", "_")))
+    paths = [*conf.config_file, *(path for directory in conf.config_dir
+                                  for path in sorted(glob.glob(os.path.join(directory, "*.conf"))))]
+    found = []
+    for path in paths:
+        written: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(path, written).parse()
+        for section, _ in sections:
+            taken = conf if section == "DEFAULT" else conf[section]     # by libraries, too
+            for name in written.get(section, ()):
+                if name not in known[section] and name not in taken:
+                    close = difflib.get_close_matches(name, known[section], 1)
+                    found.append(f"{path}: [{section}] {name}" + (f" (is {close[0]} meant?)" if close else ""))
+    return found
+
+
+def _list_places(section: str, option: cfg.Opt) -> list[tuple[str, str]]:
+    """Return the sections and names that an option has or had."""
+    old_places = [(old.group or section, old.name or option.name) for old in option.deprecated_opts]
+    return [(section, option.name), *old_places]
 
 
 def check_values(conf: cfg.ConfigOpts) -> None:
@@ -264,6 +301,8 @@ def check_values(conf: cfg.ConfigOpts) -> None:
                 conf[option.dest] if section == "DEFAULT" else conf[section][option.dest]
             except (cfg.Error, ValueError) as e:
                 reason = str(e).rpartition(" is not valid: ")[2]
+                if parts := _URL_REASON.match(reason):      # then comes all of the URL, in parts
+                    reason = parts[1]
                 raise InvalidConfiguration(f"[{section}] {option.dest}: {reason}") from e
 
 

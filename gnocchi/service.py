@@ -35,6 +35,8 @@ def prepare_service(argv: Sequence[str] | None = None, *, conf: cfg.ConfigOpts |
     """
     conf = read_configuration(argv, conf=conf, cli_opts=cli_opts, **config)
     set_up_logging(conf, log_to_stderr)
+    for unknown in opts.list_unknown(conf):
+        LOG.warning("There is no such option: %s", unknown)
     return conf
 
 

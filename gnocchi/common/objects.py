@@ -2,14 +2,19 @@
 
 import abc
 import errno
+import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gnocchi.common.parallel import Threads
 from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
 
+# It tells, with a traceback, of each answer that broke off among its headers; we tell that it was cut off.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+_UNKNOWN_HOST = re.compile("Failed to resolve|NameResolutionError|Name or service not known")
 _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 
 
@@ -94,8 +99,20 @@ class Objects(abc.ABC):
         self._threads.close()
 
 
+def tells_length(headers: Mapping[str, str]) -> bool:
+    """Return whether the end of an answer's body is known.
+
+    It is not when the answer broke off among its headers: then what there is passes for a body, which seems empty.
+
+    headers : by names in lower case
+    """
+    return "content-length" in headers or "transfer-encoding" in headers
+
+
 def explain_connection(error: object) -> str:
     """Say why there is no connection, in words that hold no URL, for that may hold a password."""
+    if _UNKNOWN_HOST.search(str(error)):
+        return "the name of the host is not known"
     number = _ERRNO.search(str(error))
     if number is not None and int(number[1]) in errno.errorcode:
         return os.strerror(int(number[1]))

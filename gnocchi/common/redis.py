@@ -1,6 +1,7 @@
 """Clients of Redis, from the URLs of `redis_url` (contract, operations 1.3)."""
 
 import contextlib
+import re
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,9 @@ CONNECT_TIMEOUT_S = 5.0
 #: library makes ten and also after a timeout: that takes minutes.
 RETRIES = 1
 
+#: Longest wait for an answer that can be asked for.
+SECONDS_MAX = 86400.0
+
 _TRUE, _FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
 
 
@@ -32,6 +36,13 @@ def _read_bool(text: str) -> bool:
     return text.lower() in _TRUE
 
 
+def _read_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= SECONDS_MAX:
+        raise ValueError(f"{text} is not between 0 and {SECONDS_MAX:g} seconds")
+    return seconds
+
+
 def _read_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
@@ -39,9 +50,12 @@ def _read_address(text: str) -> tuple[str, int]:
 
 #: Keys of the URL's query that are arguments of the client.
 _KEYS: dict[str, Callable[[str], Any]] = {
-    "db": int, "socket_timeout": float, "health_check_interval": float, "retry_on_timeout": _read_bool,
+    "db": int, "socket_timeout": _read_seconds, "health_check_interval": float, "retry_on_timeout": _read_bool,
     "socket_keepalive": _read_bool, "ssl": _read_bool, "encoding": str, "ssl_certfile": str, "ssl_keyfile": str,
     "ssl_ca_certs": str}
+#: What a sentinel said, in the text of an error.
+_SENTINEL_REASON = re.compile(r"> - ([^<>]+?)(?=,|$)")
+
 _TLS_FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 
@@ -50,19 +64,27 @@ def make_client(url: str, timeout_s: float = TIMEOUT_S) -> redis.Redis:
 
     Raises InvalidConfiguration, whose text does not hold the URL.
     """
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # Its text may hold a part of the password.
+        raise InvalidConfiguration("redis_url: host or port is not valid; special characters of the password, such as "
+                                   "/ # ?, have to be percent-encoded") from None
     query = urllib.parse.parse_qs(parts.query)
     if parts.scheme not in ("redis", "rediss"):
         raise InvalidConfiguration("redis_url: the scheme is not `redis'")
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": CONNECT_TIMEOUT_S,
                                "ssl": parts.scheme == "rediss"}
     try:
-        options |= {key: read(query[key][-1]) for key, read in _KEYS.items() if key in query}
-        port = parts.port
-        fallback = [_read_address(address) for address in query.get("sentinel_fallback", ())]
-        own_tls = "sentinel_ssl" in query and _read_bool(query["sentinel_ssl"][-1])
+        for key in _KEYS.keys() & query.keys():
+            options[key] = _KEYS[key](query[key][-1])
+        key = "sentinel_fallback"
+        fallback = [_read_address(address) for address in query.get(key, ())]
+        key = "sentinel_ssl"
+        own_tls = key in query and _read_bool(query[key][-1])
     except ValueError as e:
-        raise InvalidConfiguration(f"redis_url: {e}") from e
+        raise InvalidConfiguration(f"redis_url: {key}: {e}") from e
     errors = (redis.ConnectionError, redis.TimeoutError) if options.pop("retry_on_timeout", False) else (
         redis.ConnectionError,)
     options["retry"] = Retry(NoBackoff(), RETRIES, errors)
@@ -89,5 +111,12 @@ def unavailable(action: str) -> Iterator[None]:
     """Turn failures of Redis into BackendUnavailable; redis-py's texts name the server and no credentials."""
     try:
         yield
+    except sentinel.MasterNotFoundError as e:
+        # The text names the master, then each sentinel with all that its client was made of, and what that said.
+        name, _, sentinels = str(e).partition(" : ")
+        reasons = sorted(set(_SENTINEL_REASON.findall(sentinels))) or ["no sentinel knows it"]
+        raise BackendUnavailable(f"redis: cannot {action}: {name}: {', '.join(reasons)}") from e
+    except redis.AuthenticationError as e:
+        raise BackendUnavailable(f"redis: cannot {action}: user or password is refused: {e}") from e
     except (redis.RedisError, OSError) as e:
         raise BackendUnavailable(f"redis: cannot {action}: {e}") from e

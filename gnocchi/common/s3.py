@@ -1,5 +1,6 @@
 """Buckets of S3."""
 
+import http.client
 import random
 import threading
 import time
@@ -16,11 +17,13 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     HTTPClientError,
     IncompleteReadError,
+    ParamValidationError,
     ReadTimeoutError,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 
-from gnocchi.common.objects import Objects, explain_connection
+from gnocchi.common.objects import Objects, explain_connection, tells_length
 from gnocchi.exceptions import BackendUnavailable
 
 #: Longest waits for a connection and for an answer; seconds.
@@ -86,7 +89,11 @@ class Bucket(Objects):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = getattr(self._client(), name)(Bucket=self.name, **arguments)
-                return answer["Body"].read() if "Body" in answer else answer
+                if "Body" not in answer:
+                    return answer
+                if not tells_length(answer["ResponseMetadata"]["HTTPHeaders"]):
+                    raise self.failed(action, "the answer was cut off")
+                return answer["Body"].read()
             except ClientError as e:
                 code = e.response["Error"].get("Code", "")
                 if code in _MISSING:
@@ -97,7 +104,7 @@ class Bucket(Objects):
                     return b""      # the object ends before
                 status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 if attempt == ATTEMPTS or not (status >= 500 or status == 429):
-                    raise self.failed(action, f"{status} {code}") from e
+                    raise self.failed(action, f"{status} {_name_status(status, code)}") from e
             except (BotoCoreError, ResponseParserError, ValueError, urllib3.exceptions.HTTPError) as e:
                 if attempt == ATTEMPTS or not _may_pass(e):
                     raise self.failed(action, _explain(e)) from e
@@ -167,6 +174,11 @@ class Bucket(Objects):
                 self._made = None
 
 
+def _name_status(status: int, code: str) -> str:
+    """Return S3's code of an error, or what HTTP calls it where there is none, as in answers without a body."""
+    return code if code != str(status) else http.client.responses.get(status, "")
+
+
 def _may_pass(error: Exception) -> bool:
     """Return whether another try may have another answer, and soon."""
     return isinstance(error, _LOST_CONNECTIONS) and not isinstance(error, _TIMEOUTS)
@@ -176,6 +188,10 @@ def _explain(error: Exception) -> str:
     """Say what went wrong, in words that hold no URL, for that may hold a password."""
     if isinstance(error, _TIMEOUTS):
         return "no answer in time"
+    if isinstance(error, SSLError):
+        return "TLS failed: the certificate is not trusted, or the server has none"
+    if isinstance(error, ParamValidationError):
+        return "the name of the bucket, or the key, is not valid"
     if isinstance(error, _LOST_CONNECTIONS):
         return explain_connection(getattr(error, "kwargs", {}).get("error", error))
     if isinstance(error, ResponseParserError):

@@ -11,7 +11,7 @@ import urllib3.exceptions
 from swiftclient import client
 from swiftclient.exceptions import ClientException
 
-from gnocchi.common.objects import Objects, explain_connection
+from gnocchi.common.objects import Objects, explain_connection, tells_length
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 
 #: Longest waits for a connection and for an answer; seconds.  Proxies give up on their servers after 10.
@@ -24,6 +24,9 @@ ATTEMPTS = 2
 #: Objects listed or deleted by one call; the most that a default Swift allows are 10,000.
 KEYS_LISTED = 10_000
 KEYS_DELETED = 1000
+
+#: Of authentication, as `swift_auth_version` tells them.
+AUTH_VERSIONS = ("1", "1.0", "2", "2.0", "3", "3.0")
 
 #: Connections that are kept for the next use.
 CONNECTIONS_KEPT = 64
@@ -74,6 +77,10 @@ class Container(Objects):
                  service_type: str = "object-store", timeout: float = TIMEOUT_S_MAX) -> None:
         if preauthtoken and not url:
             raise InvalidConfiguration("swift_preauthtoken needs swift_url")
+        if str(auth_version) not in AUTH_VERSIONS:
+            raise InvalidConfiguration(f"swift_auth_version: {auth_version} is none of {', '.join(AUTH_VERSIONS)}")
+        if "/" in name:
+            raise InvalidConfiguration("swift_container_prefix: the name of a container has no /")
         super().__init__(name, "swift", parallel_operations)
         self._policy = storage_policy
         wait_s = min(timeout or TIMEOUT_S_MAX, TIMEOUT_S_MAX)
@@ -157,7 +164,8 @@ class Container(Objects):
         if self.exists():
             return      # with whatever policy: that cannot be changed
         headers = {"X-Storage-Policy": self._policy} if self._policy else {}
-        self._call(f"create container {self.name}", "put_container", self.name, headers=headers)
+        policy = f" of policy {self._policy}" if self._policy else ""
+        self._call(f"create container {self.name}{policy}", "put_container", self.name, headers=headers)
 
     def exists(self) -> bool:
         return self._call(f"look for container {self.name}", "head_container", self.name) is not None
@@ -180,7 +188,7 @@ class Container(Objects):
         if found is None:
             return None
         answer, data = found
-        if int(answer.get("content-length", len(data))) != len(data):
+        if not tells_length(answer) or int(answer.get("content-length", len(data))) != len(data):
             raise self.failed(f"read {key}", "the answer was cut off")
         return data
 

@@ -64,8 +64,10 @@ def test_sentinel(start, redis_server):
     client = make_client(url)
     client.set("a", b"x")
     assert make_client(f"redis://127.0.0.1:{redis_server.port}").get("a") == b"x"
-    with pytest.raises(BackendUnavailable, match="another"), unavailable("ask"):
+    with pytest.raises(BackendUnavailable, match="'another': no sentinel knows it|'another': .*[Cc]onn.*") as raised, \
+            unavailable("ask"):
         make_client(url.replace("mymaster", "another")).ping()
+    assert len(str(raised.value)) < 200
 
 
 def test_socket(start, tmp_path):
@@ -76,8 +78,11 @@ def test_socket(start, tmp_path):
 
 @pytest.mark.parametrize(("url", "reason"), [
     ("http://s3cret@localhost", "scheme"), ("redis://:s3cret@localhost:port", "[Pp]ort"),
-    ("redis://:s3cret@localhost?db=first", "first"), ("redis://:s3cret@localhost?ssl=perhaps", "perhaps"),
-    ("redis://:s3cret@localhost?sentinel=m&sentinel_fallback=nowhere", "redis_url")])
+    ("redis://:s3cret/word@localhost", "percent"), ("redis://:s3cret@[localhost", "not valid"),
+    ("redis://:s3cret@localhost?db=first", "db: .*first"), ("redis://:s3cret@localhost?ssl=perhaps", "ssl: .*perhaps"),
+    *[(f"redis://:s3cret@localhost?socket_timeout={value}", f"socket_timeout: {value} is not between")
+      for value in ("0", "-1", "nan", "inf")],
+    ("redis://:s3cret@localhost?sentinel=m&sentinel_fallback=nowhere", "redis_url: sentinel_fallback")])
 def test_wrong_urls(url, reason):
     """The reason is told, the password is not."""
     with pytest.raises(InvalidConfiguration, match=reason) as raised:

@@ -124,8 +124,9 @@ def test_server_that_does_not_answer(gateway, connected):
         driver.get("a/1")
 
 
-def test_connections_that_break(driver, gateway):
+def test_connections_that_break(driver, gateway, monkeypatch, caplog):
     """Wherever an answer is cut off, it is tried again, or the server is away; what is no answer is none."""
+    monkeypatch.setattr(s3_module, "PAUSE_S", 0.0)
     driver.put("a/1", b"x" * 1000)
     with faulty(gateway.port) as proxy:
         other = S3Driver("special", **(gateway.arguments | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}))
@@ -136,7 +137,14 @@ def test_connections_that_break(driver, gateway):
                 proxy.cut_after(count)
                 with contextlib.suppress(BackendUnavailable):
                     call()
+        # Also amid the headers, of which then some are missing.
+        for count in range(0, 700, 7):
+            for call, expected in ((calls[0], b"x" * 1000), (calls[2], ["a/1", "a/2"])):
+                proxy.cut_after(count)
+                with contextlib.suppress(BackendUnavailable):
+                    assert expected == call(), f"cut off after {count} bytes"
         proxy.pass_on()
+        assert "" == caplog.text
         assert (b"x" * 1000, ["a/1", "a/2"]) == (calls[0](), calls[2]())
         for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<<<>>", b"nonsense\r\n\r\n",
                        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"):

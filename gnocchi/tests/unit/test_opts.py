@@ -1,6 +1,7 @@
 """Options are where deployed files expect them, with the defaults they rely on (contract, operations 1.2)."""
 
 import pathlib
+import re
 import sys
 import uuid
 
@@ -229,3 +230,28 @@ def test_defaults_for_cors_are_set():
     from oslo_middleware import cors
     defaults = {option.dest: option.default for option in cors.CORS_OPTS}
     assert opts.CORS_HEADERS == defaults["allow_headers"]
+
+
+def test_unknown_options_are_told(tmp_path):
+    """With what may be meant; those of earlier releases, of libraries, and sections of others are none of these."""
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "a.conf").write_text("[incoming]\nwhere = here\ns3_region_name = z\n")
+    load(tmp_path, "[DEFAULT]\ncoordination_ulr = file:///x\nuse_journal = false\n"
+                   "[storage]\nredis_ulr = redis://:hush@x\ncoordination_url = file:///y\ns3_region_name = z\n"
+                   "[api]\nrefresh_timeout = 3\n[oslo_middleware]\nenable_proxy_headers_parsing = true\n"
+                   "max_request_body_size = 1\n[keystone_authtoken]\nwhatever = 1\n",
+         "--config-dir", str(more), "--log-file", str(tmp_path / "log"))
+    main, text = tmp_path / "gnocchi.conf", (tmp_path / "log").read_text()
+    assert [f"{main}: [DEFAULT] coordination_ulr (is coordination_url meant?)",
+            f"{main}: [storage] redis_ulr (is redis_url meant?)",
+            f"{more}/a.conf: [incoming] where"] == re.findall(r"WARNING .*There is no such option: (.*)", text)
+    assert "hush" not in text
+    service.set_up_logging(load(tmp_path))
+
+
+def test_url_that_is_none_is_not_told(tmp_path):
+    """It may hold a password."""
+    with pytest.raises(InvalidConfiguration, match=r"^\[storage\] swift_authurl: scheme was required") as raised:
+        load(tmp_path, "[storage]\nswift_authurl = //me:hush@host\n")
+    assert "hush" not in str(raised.value)
