@@ -192,9 +192,12 @@ class _Reader:
         if head is None:
             return False
         if "," in text:
+            pairs = [field.split("=", 1) for field in text.split(",")]
             try:
-                fields = dict([field.split("=", 1) for field in text.split(",")])
+                fields = dict(pairs)
             except ValueError:
+                return False
+            if len(fields) < len(pairs):
                 return False
         else:
             name, _, value = text.partition("=")
