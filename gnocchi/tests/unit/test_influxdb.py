@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gnocchi import times
 from gnocchi.exceptions import InvalidInput
 from gnocchi.ingest import influxdb
+from gnocchi.ingest.batch import WantedResource
 from gnocchi.resource_ids import resource_id
 
 NOW_NS = 1_700_000_000_123_456_789
@@ -187,7 +188,7 @@ def test_unknown_precision():
 def test_resources():
     """Their type is the database; the id is that of the text, for its creator."""
     batch = decode("m,host=a f=1\nm,host=b f=1\nm,host=a g=1", HOST._replace(creator="alice", resource_type="db"))
-    assert {resource_id(name, "alice"): (name, "db", {}) for name in "ab"} == batch.resources
+    assert {resource_id(name, "alice"): WantedResource(name, "db") for name in "ab"} == batch.resources
 
 
 @pytest.mark.parametrize("text", ["\\" * 50_000, "a" * 50_000, '"' * 50_000, 'm,host=a f="' + '\\"' * 50_000,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gnocchi import times
 from gnocchi.exceptions import InvalidInput
 from gnocchi.ingest import prometheus
+from gnocchi.ingest.batch import WantedResource
 from gnocchi.resource_ids import resource_id
 from gnocchi.tests.remote_write import STALE, encode_label, encode_request, encode_series, field
 
@@ -49,8 +50,8 @@ def test_series():
     (metric,) = decoded.batch.metrics
     assert resource_id("prometheus@localhost:9090", "admin") == metric.resource_id
     assert ("up", None, None) == metric[1:]
-    assert {metric.resource_id: ("prometheus@localhost:9090", "prometheus",
-                                 {"job": "prometheus", "instance": "localhost:9090"})} == decoded.batch.resources
+    assert {metric.resource_id: WantedResource("prometheus@localhost:9090", "prometheus", {
+        "job": "prometheus", "instance": "localhost:9090"})} == decoded.batch.resources
     assert [("prometheus@localhost:9090", "up", NOW_MS * 10**6, 1.5)] == list_measures(decoded)
     assert (0, 0, None) == decoded[1:]
 
@@ -84,14 +85,14 @@ def test_labels_that_are_absent_or_empty():
     """Both are `none`."""
     decoded = decode(encode_request(({"__name__": "a", "job": ""}, [(1, NOW_MS)])))
     (resource,) = decoded.batch.resources.values()
-    assert ("none@none", "prometheus", {"job": "none", "instance": "none"}) == resource
+    assert WantedResource("none@none", "prometheus", {"job": "none", "instance": "none"}) == resource
 
 
 def test_slash_in_job():
     """In Kubernetes a job is `namespace/name`: no path could hold that."""
     decoded = decode(encode_request(({"__name__": "a", "job": "kube/x", "instance": "h"}, [(1, NOW_MS)])))
     (resource,) = decoded.batch.resources.values()
-    assert ("kube_x@h", "prometheus", {"job": "kube/x", "instance": "h"}) == resource
+    assert WantedResource("kube_x@h", "prometheus", {"job": "kube/x", "instance": "h"}) == resource
 
 
 def test_series_that_differ_in_other_labels():
