@@ -9,7 +9,7 @@ Source: https://opentelemetry.io/docs/specs/otlp/
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -110,6 +110,8 @@ class Decoder:
     def __init__(self) -> None:
         self._resources: Recent[tuple[str, bytes], tuple[uuid.UUID, WantedResource]] = Recent(RESOURCES_REMEMBERED)
         self._metrics: Recent[tuple[Any, ...], WantedMetric] = Recent(METRICS_REMEMBERED)
+        #: Returns what is remembered of the key that `find_metric` makes, or None.
+        self.get_metric = self._metrics.get
 
     def decode(self, data: bytes, creator: str) -> Decoded:
         """Decode a request in protobuf; resources are those of `creator`.
@@ -137,7 +139,7 @@ class Decoder:
             json_format.ParseDict(document, whole, ignore_unknown_fields=True)
         except json_format.ParseError as e:
             raise InvalidInput(f"The body is no ExportMetricsServiceRequest: {e}") from e
-        for metric in _list_metrics(whole):
+        for metric in itertools.chain.from_iterable(map(_list_metrics, whole.resource_metrics)):
             if metric.WhichOneof("data") == "counter":
                 metric.sum.CopyFrom(metric.counter)
         return self.decode(whole.SerializeToString(), creator)
@@ -194,31 +196,70 @@ class _Reading:
     def read(self, request: Message) -> Decoded:
         """Raises DecodeError."""
         for resource_metrics in request.resource_metrics:
+            try:
+                whose = self._decoder.find_resource(resource_metrics.resource, self._creator)
+            except InvalidInput as e:
+                self._refusals.add(e, sum(len(_get_points(metric)) for metric in _list_metrics(resource_metrics)))
+                continue
             for scope_metrics in resource_metrics.scope_metrics:
-                find = self._find_ceilometer if scope_metrics.scope.name == CEILOMETER else self._find
-                for metric in scope_metrics.metrics:
-                    self._read_metric(metric, resource_metrics.resource, find)
+                self._read_metrics(scope_metrics, whose)
         batch = NamedBatch(self._resources, self._metrics, numpy.ones(len(self._metrics), numpy.int64),
                            numpy.array(self._timestamps, numpy.int64).view("M8[ns]"),
                            numpy.array(self._values, numpy.float64))
         return Decoded(batch, self._points, self._refusals)
 
-    def _read_metric(self, metric: Message, resource: bytes,
-                     find: Callable[[Message, bytes, Message], _Source]) -> None:
-        kind = metric.WhichOneof("data")
-        split = PARTS.get(kind)
-        if split is None:
-            return      # a metric without data, or of a kind to come
+    def _read_metrics(self, scope_metrics: Message, whose: tuple[uuid.UUID, WantedResource]) -> None:
+        find = self._find_ceilometer if scope_metrics.scope.name == CEILOMETER else self._find
+        for metric in scope_metrics.metrics:
+            split = PARTS.get(metric.WhichOneof("data"))
+            points = _get_points(metric)
+            if split is None:
+                continue    # a metric without data, or of a kind to come
+            if split is _split_number and find == self._find and metric.name:
+                points = self._read_numbers(metric, points, whose)
+            for point in points:
+                self._read_point(metric, point, whose, find, split)
+
+    def _read_point(self, metric: Message, point: Message, whose: tuple[uuid.UUID, WantedResource],
+                    find: Callable[[Message, Message, tuple[uuid.UUID, WantedResource]], _Source],
+                    split: Callable[[Message], Iterator[Part]]) -> None:
+        if point.flags & NO_RECORDED_VALUE:
+            return
+        try:
+            if not metric.name:
+                raise InvalidInput("it has no name")
+            self._add(find(metric, point, whose), metric.unit, split(point))
+        except InvalidInput as e:
+            self._refusals.add(f"metric {metric.name[:TEXT_LENGTH_MAX]}: {e}")
+
+    def _read_numbers(self, metric: Message, points: Iterable[Message],
+                      whose: tuple[uuid.UUID, WantedResource]) -> list[Message]:
+        """Append the measures of data points whose metrics are known; return the others.
+
+        FAST PATH: a quarter of the time of `_read_point`, which does the same.
+        """
+        resource_id, resource = whose
         name, unit = metric.name, metric.unit
-        for point in getattr(metric, kind).data_points:
-            if point.flags & NO_RECORDED_VALUE:
-                continue
-            try:
-                if not name:
-                    raise InvalidInput("it has no name")
-                self._add(find(metric, resource, point), unit, split(point))
-            except InvalidInput as e:
-                self._refusals.add(f"metric {name[:TEXT_LENGTH_MAX]}: {e}")
+        get_metric = self._decoder.get_metric
+        metrics, timestamps, values = self._metrics, self._timestamps, self._values
+        before, rest = len(metrics), []
+        for point in points:
+            value = point.as_double or point.as_int
+            has_value = value or point.WhichOneof("data") is not None
+            known = get_metric((resource_id, name, tuple(point.attributes), "", None, unit)) if has_value else None
+            timestamp = point.time_unix_nano
+            if known is None or point.flags or not 0 < timestamp <= NS_MAX:
+                rest.append(point)
+            else:
+                metrics.append(known)
+                timestamps.append(timestamp)
+                values.append(value)
+        if len(metrics) > before:
+            self._resources[resource_id] = resource
+            added = len(metrics) - before
+            self._points.extend(range(self._number, self._number + added))
+            self._number += added
+        return rest
 
     def _add(self, source: _Source, unit: str, parts: Iterable[Part]) -> None:
         """Append the measures of a data point.  Raises InvalidInput, with nothing appended, and DecodeError."""
@@ -233,12 +274,11 @@ class _Reading:
             self._values.append(value)
         self._number += 1
 
-    def _find(self, metric: Message, resource: bytes, point: Message) -> _Source:
-        """Raises InvalidInput, DecodeError."""
-        resource_id, wanted = self._decoder.find_resource(resource, self._creator)
-        return _Source(resource_id, wanted, _check_time(point.time_unix_nano), metric.name, tuple(point.attributes))
+    def _find(self, metric: Message, point: Message, whose: tuple[uuid.UUID, WantedResource]) -> _Source:
+        """Raises InvalidInput."""
+        return _Source(*whose, _check_time(point.time_unix_nano), metric.name, tuple(point.attributes))
 
-    def _find_ceilometer(self, metric: Message, resource: bytes, point: Message) -> _Source:
+    def _find_ceilometer(self, metric: Message, point: Message, whose: tuple[uuid.UUID, WantedResource]) -> _Source:
         """The same for what Ceilometer writes: its own names, on the resources that its publisher for Gnocchi makes.
 
         Raises InvalidInput, DecodeError.
@@ -247,7 +287,7 @@ class _Reading:
                       for pair in [WHOLE["KeyValue"].FromString(data)]]
         known = {key: value for key, value, _ in attributes if key in CEILOMETER_ATTRIBUTES}
         if not known.get("resource_id"):
-            return self._find(metric, resource, point)
+            return self._find(metric, point, whose)
         original_id = known["resource_id"].replace("/", "_")
         wanted = WantedResource(original_id, GENERIC, user_id=known.get("user_id") or None,
                                 project_id=known.get("project_id") or None)
@@ -365,7 +405,11 @@ def _format_number(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
-def _list_metrics(request: Message) -> Iterator[Message]:
-    for resource_metrics in request.resource_metrics:
-        for scope_metrics in resource_metrics.scope_metrics:
-            yield from scope_metrics.metrics
+def _list_metrics(resource_metrics: Message) -> Iterator[Message]:
+    for scope_metrics in resource_metrics.scope_metrics:
+        yield from scope_metrics.metrics
+
+
+def _get_points(metric: Message) -> Sequence[Message]:
+    kind = metric.WhichOneof("data")
+    return getattr(metric, kind).data_points if kind else ()

@@ -232,6 +232,29 @@ def test_remembered_metrics_are_told_apart():
     assert other.resource_id != first[0].resource_id
 
 
+def number(**fields):
+    return proto.NumberDataPoint(**{"time_unix_nano": NOW} | fields)
+
+
+@pytest.mark.parametrize(("wrong", "refused"), [
+    (number(as_int=3, time_unix_nano=0), 1),
+    (number(as_int=3, time_unix_nano=2**64 - 1), 1),
+    (number(), 1),
+    (number(as_int=3, flags=1), 0),
+])
+def test_known_metrics_are_read_alike(wrong, refused):
+    """Integers, zeros and what is wrong, whether the metrics are known or not."""
+    points = [number(as_int=0, attributes=pairs(n="a")), number(as_int=7), wrong, number(as_double=0.0),
+              number(as_int=-2**62, attributes=pairs(n="b"))]
+    data = make_request(proto.Metric(name="m", unit="s", gauge=proto.Gauge(data_points=points))).SerializeToString()
+    decoder = Decoder()
+    for decoded in (decoder.decode(data, "admin") for _ in range(2)):
+        assert ["m@n=a", "m", "m", "m@n=b"] == [metric.name for metric in decoded.batch.metrics]
+        assert [0.0, 7.0, 0.0, -2.0**62] == decoded.batch.values.tolist()
+        assert [0, 1, 2, 3] == decoded.points
+        assert refused == decoded.refusals.count == len(decoded.refusals.reasons)
+
+
 def camel(**changes):
     point = {"timeUnixNano": str(NOW), "asDouble": 1.5, "exemplars": [{"traceId": "5b8e"}], "news": [1]} | changes
     return {"resourceMetrics": [{
