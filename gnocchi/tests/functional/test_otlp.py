@@ -27,7 +27,7 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 @pytest.fixture(scope="module")
 def api():
-    service = ApiService({"api": {"max_body_size": 1_000_000}})
+    service = ApiService({"api": {"max_body_size": 20_000}})
     service.start()
     try:
         put(service, "/v1/archive_policy", {"name": "low", "definition": [{"granularity": "1s"}],
@@ -162,8 +162,8 @@ def test_partial_success_in_json(api):
     (b"{}", "text/plain", {}, 415, "Content-Type is text/plain; application/x-protobuf and application/json"),
     (b"{}", JSON, {"Content-Encoding": "gzip"}, 400, "The body is not gzip"),
     (b"{}", JSON, {"Content-Encoding": "br"}, 400, "Content-Encoding 'br' is not supported"),
-    (gzip.compress(bytes(2_000_000)), PROTOBUF, {"Content-Encoding": "gzip"}, 413, "1000000 bytes when decompressed"),
-    (bytes(1_000_001), PROTOBUF, {}, 413, "The body is larger than 1000000 bytes"),
+    (gzip.compress(bytes(2_000_000)), PROTOBUF, {"Content-Encoding": "gzip"}, 413, "20000 bytes when decompressed"),
+    (bytes(20_001), PROTOBUF, {}, 413, "The body is larger than 20000 bytes"),
 ])
 def test_wrong_requests(api, data, media_type, headers, status, text):
     """Told in the encoding of the request, as a Status."""
