@@ -52,6 +52,11 @@ class Statistics:
             if parked:
                 self.counters["parked measures"] += parked
 
+    def count_other(self, name: str, number: int) -> None:
+        """Add to a counter that has a name of its own."""
+        with self._lock:
+            self.counters[name] += number
+
     def count_refused(self, refused: Mapping[str, int]) -> None:
         """Count measures that were not stored, by reason.  `count` does so too."""
         self.counters.update({f"{REFUSED}{reason}": measures for reason, measures in refused.items() if measures})

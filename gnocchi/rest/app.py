@@ -108,12 +108,21 @@ class Services:
     def count_processed(self, done: Processed) -> None:
         """Count what became of measures that a request had processed."""
         if done.measures:
-            with self._lock:
-                if self._statistics is None:
-                    # Only now: what was made before a server forked would have one name in all its processes.
-                    process = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4()}"
-                    self._statistics = Statistics(API, process, STATISTICS_DELAY_S)
-            self._statistics.count(done.measures, done.metrics, done.refused, done.parked)
+            self._begin_statistics().count(done.measures, done.metrics, done.refused, done.parked)
+
+    def count_other(self, name: str, number: int) -> None:
+        """Count what is in no measure, and tell it if that is due."""
+        if number:
+            self._begin_statistics().count_other(name, number)
+            self.publish_statistics()
+
+    def _begin_statistics(self) -> Statistics:
+        with self._lock:
+            if self._statistics is None:
+                # Only now: what was made before a server forked would have one name in all its processes.
+                process = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4()}"
+                self._statistics = Statistics(API, process, STATISTICS_DELAY_S)
+            return self._statistics
 
     def publish_statistics(self) -> None:
         """Tell what was counted, if that is due; what cannot be told now is told later."""

@@ -1,7 +1,6 @@
 """`/v1/prometheus`: remote write."""
 
 import functools
-import logging
 import types
 
 import pecan
@@ -12,8 +11,6 @@ from gnocchi.ingest.compression import decompress_snappy
 from gnocchi.rest import errors
 from gnocchi.rest.ingest import PartialGuard, ensure_resource_type
 from gnocchi.rest.request import Request
-
-LOG = logging.getLogger(__name__)
 
 #: Messages of version 1 as a media type may name them; those of version 2 would look empty.
 MESSAGES = ("", "prometheus.WriteRequest")
@@ -36,9 +33,6 @@ class WriteController:
         body = decompress_snappy(request.read_body(None), services.conf.api.max_body_size)
         with services.turns.decoding(len(body)):
             decoded = decoder.decode(body, request.identity.creator)
-        if decoded.stale:
-            LOG.debug("%d series have ended", decoded.stale)
-
         write = functools.partial(services.finder.write_measures, decoded.batch, request.identity.creator,
                                   PartialGuard(request))
         try:
@@ -47,6 +41,7 @@ class WriteController:
             prometheus = _load_package()
             ensure_resource_type(request, prometheus.RESOURCE_TYPE, prometheus.ATTRIBUTES)
             refused = write()
+        services.count_other("ends of series", decoded.stale)
         reasons: list[ClientError] = [*filter(None, [decoded.reason]), *refused.values()]
         if reasons:
             raise _describe(reasons[0], decoded.refused + len(refused))

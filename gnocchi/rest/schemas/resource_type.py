@@ -149,7 +149,9 @@ def apply_patch(current: ResourceType, operations: list[dict[str, Any]]) -> Type
         patched = _apply_operation(patched, operation)
     fills = {name: value.pop("options", {}) for name, value in patched.items() if isinstance(value, dict)}
     try:
-        attributes = voluptuous.Schema({"attributes": ATTRIBUTES})({"attributes": patched})["attributes"]
+        # What stays as it is may have limits that clients cannot set: those of the type `prometheus`.
+        new = {name: value for name, value in patched.items() if value != current.attributes.get(name)}
+        attributes = patched | voluptuous.Schema({"attributes": ATTRIBUTES})({"attributes": new})["attributes"]
         fills = voluptuous.Schema({str: {"fill": object}})(fills)
     except voluptuous.Invalid as e:
         raise InvalidInput(f"Invalid input: {e}") from e

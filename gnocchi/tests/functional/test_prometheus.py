@@ -1,5 +1,6 @@
 """A real Prometheus scrapes a real exporter and writes to us."""
 
+import concurrent.futures
 import contextlib
 import http.server
 import json
@@ -137,17 +138,23 @@ def read_values(api, resource, metric, method="sum"):
     return [value for _, _, value in json.loads(body)]
 
 
+def count_ends(api):
+    """How many series have ended, as the API processes tell it."""
+    _, body = ask(api, "/v1/status")
+    return sum(counters.get("ends of series", 0) for counters in json.loads(body)["api"]["statistics"].values())
+
+
 @pytest.mark.parametrize("in_names", [False, True])
 def test_prometheus_writes(tmp_path, in_names):
     """All scrapes arrive, once, under the names that the option gives them; the end of a series is no measure."""
-    with serve_api(DEFAULT={"debug": True}, prometheus={"labels_in_names": in_names}) as api, Exporter() as exporter:
+    with serve_api(prometheus={"labels_in_names": in_names}) as api, Exporter() as exporter:
         config = CONFIG.format(exporter=exporter.port, api=api.port)
         with Prometheus(tmp_path, config) as prometheus:
             wait_until(lambda: exporter.scrapes >= 10, lambda: prometheus.log)
             if not in_names:
                 prometheus.configure(re.sub(r"targets: \[.*\]", "targets: []", config))
                 prometheus.reload()
-                wait_until(lambda: "series have ended" in api.log_file.read_text(), lambda: prometheus.log)
+                wait_until(lambda: count_ends(api), lambda: prometheus.log)
             prometheus.stop()
         resource = f"shop_web@127.0.0.1:{exporter.port}"
         _, body = ask(api, f"/v1/resource/prometheus/{resource}")
@@ -197,3 +204,18 @@ def test_bomb():
             ask(api, "/v1/prometheus/write", compress(bytes(1_000_001)), {"Authorization": "basic YWRtaW46"})
         assert 413 == caught.value.status
         assert "larger than 1000000 bytes when decompressed" in json.loads(caught.value.read())["description"]
+
+
+def test_clients_at_once():
+    """Whoever is first makes the type, resources and metrics; all measures of the others are stored, too."""
+    with serve_api(api={"workers": 2}) as api:
+        bodies = [compress(encode_request(*[
+            ({"__name__": f"m{metric}", "job": "j", "instance": f"i{metric % 3}"}, [(client, 16 * 10**11 + client)])
+            for metric in range(30)])) for client in range(8)]
+        with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+            replies = list(pool.map(
+                lambda body: ask(api, "/v1/prometheus/write", body, {"Authorization": "basic YWRtaW46"}), bodies))
+        assert [(202, b"")] * len(bodies) == replies
+        for metric in (0, 29):
+            assert list(map(float, range(8))) == read_values(api, f"j@i{metric % 3}", f"m{metric}")
+        assert "Traceback" not in api.log_file.read_text()
