@@ -48,7 +48,13 @@ class _Connection(client.Connection):
 
     def http_connection(self, url: str | None = None) -> Any:
         parsed, connection = super().http_connection(url)
-        connection.requests_args["timeout"] = self._timeouts
+        arguments, session = connection.requests_args, connection.request_session
+        arguments["timeout"] = self._timeouts
+        # What the environment says of proxies and authorities is looked up now: that takes 40 % of a call's CPU.
+        found = session.merge_environment_settings(connection.url, arguments.get("proxies") or {}, None,
+                                                   arguments["verify"], arguments.get("cert"))
+        arguments["proxies"], arguments["verify"] = found["proxies"], found["verify"]
+        session.trust_env = False
         return parsed, connection
 
     def put_bytes(self, container: str, key: str, data: bytes) -> str:
@@ -200,7 +206,7 @@ class Container(Objects):
                 raise self.no_container(action)
             keys = [row["name"] for row in found[1]]
             yield from keys
-            if not keys:
+            if len(keys) < KEYS_LISTED:
                 return
             after = keys[-1]
 

@@ -26,12 +26,11 @@ from gnocchi.storage.sections import (
     make_nonce,
 )
 
-#: Objects that are stored as one, and the size of each, at most: while any of them lives it takes the space of all.
-TOGETHER_MAX = 16
+#: Size of an object that is stored with others, and of all, at most: while any of them lives it takes the space of all.
 SMALL_BYTES_MAX = 64 << 10
+TOGETHER_BYTES_MAX = 1 << 20
 #: A guest begins at a multiple of this, a page: what tears one when the power fails leaves the others whole.
 GUEST_ALIGNMENT = 4096
-TOGETHER_BYTES_MAX = TOGETHER_MAX * SMALL_BYTES_MAX
 
 
 def find_next(begin: int, length: int) -> int:
@@ -47,12 +46,11 @@ class _Stored:
         self.host = host
         self.key = key
         self.parts: list[bytes] = []
-        self.count = self.size = 0
+        self.size = 0
 
     def append(self, data: bytes) -> None:
         padding = bytes(find_next(0, self.size) - self.size)
         self.parts += (padding, data)
-        self.count += 1
         self.size += len(padding) + len(data)
 
 
@@ -78,7 +76,7 @@ class ObjectBatch:
         data, offsets = encode_object(sack_bits, sack, sequence, list(sections))
         small = len(data) <= SMALL_BYTES_MAX
         stored = self._open.get((sack_bits, kind)) if small else None
-        if stored is None or stored.count == TOGETHER_MAX:
+        if stored is None or find_next(0, stored.size) + len(data) > TOGETHER_BYTES_MAX:
             begin, key = 0, make_key(sack_bits, sack, kind, sequence, self._nonce)
             stored = _Stored(sack, key)
             self._stored.append(stored)

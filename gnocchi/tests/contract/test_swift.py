@@ -211,3 +211,27 @@ def test_connections_that_break(driver, swift, caplog):
             with pytest.raises(BackendUnavailable):
                 list(other.list("a/"))
         other.close()
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, 4, 6, 7])
+def test_listing_in_pages(driver, monkeypatch, count):
+    """All pages are read, also where the last one is as long as a page can be."""
+    monkeypatch.setattr(swift_module, "KEYS_LISTED", 3)
+    keys = [f"pages/{number}" for number in range(count)]
+    driver.put_many([(key, b"x") for key in keys])
+    assert keys == list(driver.list("pages/"))
+
+
+@pytest.mark.parametrize(("insecure", "cacert", "verify"), [
+    (False, None, "/etc/own.pem"), (False, "/etc/given.pem", "/etc/given.pem"), (True, None, False)])
+def test_environment_of_connections(monkeypatch, insecure, cacert, verify):
+    """Proxies and authorities of the environment count, as with all that uses `requests`; the options go first."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "near.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/own.pem")
+    connection = swift_module._Connection((1, 1), insecure=insecure, cacert=cacert)
+    for host, proxy in (("far.example", "http://proxy.example:3128"), ("near.example", None)):
+        _, made = connection.http_connection(f"http://{host}/v1/account")
+        assert (proxy, verify) == (made.requests_args["proxies"].get("http"), made.requests_args["verify"])
+        assert not made.request_session.trust_env
+        made.close()

@@ -9,7 +9,7 @@ from gnocchi.exceptions import CorruptedData
 from gnocchi.storage import object_batch
 from gnocchi.storage.check import check_object
 from gnocchi.storage.drivers.memory import MemoryDriver
-from gnocchi.storage.object_batch import GUEST_ALIGNMENT, SMALL_BYTES_MAX, TOGETHER_MAX, ObjectBatch, list_tables
+from gnocchi.storage.object_batch import GUEST_ALIGNMENT, SMALL_BYTES_MAX, TOGETHER_BYTES_MAX, ObjectBatch, list_tables
 from gnocchi.storage.sections import KIND_BASE, Section, parse_begin, parse_nonce, parse_sack_bits, parse_sequence
 from gnocchi.storage.store import Store
 
@@ -75,11 +75,10 @@ def test_digits_at_the_ends_of_their_range(monkeypatch, nonce):
 
 
 def test_what_is_not_stored_together():
-    """Other kinds, large objects, what was cut for another number of sacks, and more than so many."""
-    batch, refs = make_batch([10] * (TOGETHER_MAX + 1))
-    assert TOGETHER_MAX == max(len({ref.key for ref in refs if find_object(ref.key) == name})
-                               for name, _ in batch.list_objects())
-    assert 2 == len(batch.list_objects())
+    """Other kinds, large objects, what was cut for another number of sacks, and more than so many bytes."""
+    batch, _ = make_batch([60_000] * 18)
+    assert [17, 1] == [len(data) // 60_000 for _, data in batch.list_objects()]
+    assert TOGETHER_BYTES_MAX >= len(batch.list_objects()[0][1])
     batch.add(BITS, 10, "delta", 1, [make_section(10)])
     batch.add(BITS, 50, "delta", 1, [make_section(SMALL_BYTES_MAX)])
     batch.add(BITS + 1, 10, "delta", 1, [make_section(10)])
@@ -90,7 +89,7 @@ def test_what_is_not_stored_together():
         batch.add(BITS, 10, "delta", 1, [make_section(10)])
 
 
-@pytest.mark.parametrize("sizes", [[0], [10, 20], [4096 - 120] * 3, [60_000] * TOGETHER_MAX, [30_000, 1], [200_000]])
+@pytest.mark.parametrize("sizes", [[0], [10, 20], [4096 - 120] * 3, [60_000] * 17, [10] * 64, [30_000, 1], [200_000]])
 def test_tables(sizes):
     """All that is stored together tells of itself, through a store that reads no more than it must."""
     batch, refs = make_batch(sizes)
