@@ -130,7 +130,7 @@ class Decoder:
         """
         try:
             document = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError) as e:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
             raise InvalidInput(f"The body is no JSON: {e}") from e
         if not isinstance(document, dict):
             raise InvalidInput("The body is no ExportMetricsServiceRequest: it is no JSON object")

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from gnocchi.exceptions import InvalidInput, TooLarge
-from gnocchi.ingest import compression, influxdb, prometheus
+from gnocchi.ingest import collectd, compression, influxdb, otlp, prometheus
 from gnocchi.ingest.batch import NamedBatch
 
 LIMIT = 1 << 16
@@ -49,6 +49,42 @@ def fuzz_influxdb(data: bytes) -> None:
     assert results[0] == results[1], results
 
 
+def _fuzz_otlp(decode: Callable[[otlp.Decoder, bytes, str], otlp.Decoded], data: bytes) -> None:
+    """Metrics that are known are read as those that are not."""
+    decoder = otlp.Decoder()
+    results: list[object] = []
+    for _ in range(2):
+        try:
+            decoded = decode(decoder, data, "admin")
+            assert len(decoded.points) == len(decoded.batch.metrics)
+            results.append((*check_batch(decoded.batch), decoded.points, decoded.refusals.count,
+                            decoded.refusals.reasons))
+        except InvalidInput as e:
+            results.append(str(e))
+    assert results[0] == results[1], results
+
+
+def fuzz_otlp(data: bytes) -> None:
+    _fuzz_otlp(otlp.Decoder.decode, data)
+
+
+def fuzz_otlp_json(data: bytes) -> None:
+    _fuzz_otlp(otlp.Decoder.decode_json, data)
+
+
+def fuzz_collectd(data: bytes) -> None:
+    """Identifiers that are known are read as those that are not."""
+    decoder = collectd.CollectdDecoder("collectd", "admin")
+    results: list[object] = []
+    for _ in range(2):
+        try:
+            readings = decoder.decode(data, NOW_NS)
+            results.append((*check_batch(collectd.make_batch([readings])), readings.refused))
+        except InvalidInput as e:
+            results.append(str(e))
+    assert results[0] == results[1], results
+
+
 def fuzz_compression(data: bytes) -> None:
     """The first byte chooses the encoding."""
     with contextlib.suppress(InvalidInput, TooLarge):
@@ -56,7 +92,10 @@ def fuzz_compression(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "collectd": fuzz_collectd,
     "compression": fuzz_compression,
     "influxdb": fuzz_influxdb,
+    "otlp": fuzz_otlp,
+    "otlp_json": fuzz_otlp_json,
     "prometheus": fuzz_prometheus,
 }
