@@ -134,13 +134,12 @@ def generate(metafunc: pytest.Metafunc, name: str, *parts: Callable[[], Options]
                     self.options.setdefault(section, {}).update(values)
             super().start_fixture()
 
+    # Kept while tests run: they read bodies from it.
     chosen = tempfile.mkdtemp(prefix="g-gabbits-")
-    try:
-        for file in DIRECTORY.glob("*.yaml"):
-            if workers or file.stem != WORKERS:
-                (pathlib.Path(chosen) / file.name).symlink_to(file)
-        driver.py_test_generator(chosen, host="127.0.0.1", port=fixtures.PORT, prefix=fixtures.PREFIX,
-                                 test_loader_name=name, metafunc=metafunc, cert_validate=False,
-                                 fixture_module=types.SimpleNamespace(BasicService=Service))
-    finally:
-        shutil.rmtree(chosen)
+    atexit.register(shutil.rmtree, chosen, ignore_errors=True)
+    for file in DIRECTORY.iterdir():
+        if workers or file.stem != WORKERS:
+            (pathlib.Path(chosen) / file.name).symlink_to(file)
+    driver.py_test_generator(chosen, host="127.0.0.1", port=fixtures.PORT, prefix=fixtures.PREFIX,
+                             test_loader_name=name, metafunc=metafunc, cert_validate=False,
+                             fixture_module=types.SimpleNamespace(BasicService=Service))
