@@ -56,7 +56,7 @@ clean:
 
 $(VENV)/.stamp-run: $(BIN)/python $(PACKAGING)
 	@echo "Installing Gnocchi into $(VENV)"
-	@$(PIP) install -e .
+	@$(PIP) install -e '.[prometheus,otlp]'    # all protocols of agents, for they are small
 	@touch $@
 
 $(VENV)/.stamp-%: $(BIN)/python $(PACKAGING)
