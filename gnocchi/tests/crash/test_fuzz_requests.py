@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnocchi.tests.crash.service import ANSWER_S, Reply, Service
+from gnocchi.tests.remote_write import compress, encode_request
 
 AT = "2025-06-15T12:00:00"
 EXAMPLES = 300
@@ -75,6 +76,10 @@ ENDPOINTS = [
     Endpoint("POST", "/v1/resource/generic/{resource}/metric/cpu/measures", (), MEASURES),
     Endpoint("GET", "/v1/resource_type"),
     Endpoint("GET", "/v1/resource_type/generic"),
+    Endpoint("GET", "/v1/influxdb/ping", ("verbose",)),
+    Endpoint("POST", "/v1/influxdb/write", ("db", "precision", "u", "rp"), b"fuzz,host=fuzzed f=1.5 1700000000000000"),
+    Endpoint("POST", "/v1/prometheus/write", (), compress(encode_request(
+        ({"__name__": "fuzz.a", "job": "fuzz", "instance": "a"}, [(1.5, 1_700_000_000_000)])))),
 ]
 WITH_BODY = [endpoint for endpoint in ENDPOINTS if endpoint.body is not None]
 WITH_ARGUMENTS = [endpoint for endpoint in ENDPOINTS if endpoint.arguments]
@@ -133,6 +138,7 @@ class World:
         self._client.create_policy("fuzz", definition, ["mean", "max", "rate:mean"], 1)
         self._client.call("POST", "/v1/archive_policy_rule",
                           {"name": "fuzz", "metric_pattern": "fuzz.*", "archive_policy_name": "fuzz"})
+        self._client.call("POST", "/v1/resource_type", {"name": "influxdb"})
         resource = self._client.call("POST", "/v1/resource/generic",
                                      {"id": "fuzz", "metrics": {"cpu": {"archive_policy_name": "fuzz"}}})
         self.names = {"policy": "fuzz", "rule": "fuzz", "resource": resource["id"],

@@ -415,3 +415,20 @@ def test_what_has_no_answer_is_not_negotiated():
     Controller.answers_nothing = False
     with pytest.raises(errors.RequestError, match="406"):
         routing.dispatch(request, Controller(), [])
+
+
+@pytest.mark.parametrize(("path", "headers", "hidden", "named"), [
+    ("/v1/prometheus/write", {}, "google.protobuf", "Remote write"),
+    ("/v1/prometheus/write", {}, "cramjam", "snappy"),
+    ("/v1/influxdb/write", {"Content-Encoding": "zstd"}, "cramjam", "zstd"),
+])
+def test_missing_extra_is_told(make_app, monkeypatch, path, headers, hidden, named):
+    """What is needed for a protocol may not be installed; the rest works without it."""
+    monkeypatch.delitem(sys.modules, "gnocchi.ingest.prometheus", raising=False)
+    app = make_app()
+    monkeypatch.setitem(sys.modules, hidden, None)
+    monkeypatch.delattr("gnocchi.ingest.prometheus", raising=False)
+    response = send(app, path, "POST", ADMIN | headers, b"body")
+    assert (501, "application/json") == (response.status_int, response.content_type)
+    assert f"{named} needs what pip install 'gnocchi[prometheus]' installs" in response.json["description"]
+    assert 204 == send(app, "/v1/influxdb/ping").status_int
