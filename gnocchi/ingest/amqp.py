@@ -49,6 +49,9 @@ CLOSE_S_MAX = 5.0
 
 SCHEMES = {"amqp": 5672, "amqps": 5671}
 
+#: How a user proves who he is.  Left to itself, proton may log in as nobody where the broker allows that.
+MECHANISMS = "PLAIN SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-512"
+
 
 class Address(NamedTuple):
     """Where messages come from.
@@ -187,8 +190,9 @@ class AmqpReceiver(MessagingHandler):
         self._connections += 1
         self._trouble = ""
         address = self._address
-        self._connection = self._container.connect(address.url, reconnect=False, heartbeat=HEARTBEAT_S,
-                                                   user=address.user, password=address.password)
+        login = {} if address.user is None else {
+            "user": address.user, "password": address.password, "allowed_mechs": MECHANISMS}
+        self._connection = self._container.connect(address.url, reconnect=False, heartbeat=HEARTBEAT_S, **login)
         self._receiver = self._container.create_receiver(self._connection, address.source)
         self._receiver.max_message_size = MESSAGE_BYTES_MAX
 
