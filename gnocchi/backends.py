@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy
 import stevedore
 from oslo_config import cfg
 
@@ -178,10 +179,11 @@ def get_coordination_url(conf: cfg.ConfigOpts) -> str:
     for section in (conf.storage, conf.incoming):
         if section.driver == "redis":
             return section.redis_url
-    scheme, rest = conf.indexer.url.split(":", 1)
-    if scheme.partition("+")[0] == "sqlite":
+    index = sqlalchemy.make_url(conf.indexer.url)
+    if index.get_backend_name() == "sqlite":
         return _make_file_url(os.path.abspath(conf.storage.file_basepath))
-    return f"{scheme.partition('+')[0]}:{rest}"
+    # Written anew: what is special in a password may stand there as it is, which nobody but SQLAlchemy understands.
+    return index.set(drivername=index.get_backend_name()).render_as_string(hide_password=False)
 
 
 def _make_file_url(directory: str) -> str:
@@ -218,3 +220,4 @@ def preload(conf: cfg.ConfigOpts) -> None:
         stevedore.DriverManager("tooz.backends", scheme)    # as tooz looks for it, who then remembers what is installed
     except InvalidConfiguration as e:
         raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
+    Coordinator(get_coordination_url(conf), "nobody")

@@ -68,6 +68,10 @@ class Undone(exceptions.BackendUnavailable):
     """The database undid the transaction before its commit: it may be run again from its beginning."""
 
 
+#: What our drivers take in the query of a URL.
+_SECONDS = {"connect_timeout", "read_timeout", "write_timeout"}
+
+
 def parse_url(url: str) -> sa.URL:
     """Return the URL with the driver and character set that we use.
 
@@ -80,6 +84,8 @@ def parse_url(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except exc.ArgumentError as e:
         raise ValueError("indexer.url is not a database URL") from e
+    except ValueError:      # whose text is a part of the URL
+        raise ValueError("indexer.url: the port is not a number") from None
     if parsed.drivername not in DRIVERS:
         raise ValueError(f"indexer.url: `{parsed.drivername}' is none of {', '.join(sorted(DRIVERS))}")
     parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
@@ -89,6 +95,9 @@ def parse_url(url: str) -> sa.URL:
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})
     if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+    for name in _SECONDS & parsed.query.keys():
+        if not str(parsed.query[name]).isdecimal():
+            raise ValueError(f"indexer.url: {name} is not a whole number of seconds")
     return parsed
 
 

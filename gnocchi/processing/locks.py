@@ -91,13 +91,24 @@ def translate_failures(action: str) -> Iterator[None]:
         raise
     except BaseException as e:
         if isinstance(e, _failures()):
-            raise BackendUnavailable(f"Coordination service cannot {action}: {type(e).__name__}: {e}") from e
+            reason = f"{type(e).__name__}: {e}".rstrip(": ")
+            raise BackendUnavailable(f"Coordination service cannot {action}: {reason}") from e
         raise
 
 
 def find_tooz_url(url: str) -> str:
     """Return the URL as tooz knows it."""
     return f"redis{url.removeprefix('rediss')}" if url.startswith("rediss:") else url
+
+
+class _Address:
+    """What a URL says, as a database has to get it: tooz would pass on user and password with their percent signs."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self.hostname, self.port, self.path = parts.hostname, parts.port, parts.path
+        self.username = None if parts.username is None else urllib.parse.unquote(parts.username)
+        self.password = None if parts.password is None else urllib.parse.unquote(parts.password)
 
 
 class Coordinator:
@@ -123,11 +134,18 @@ class Coordinator:
             # tooz calls its SQL drivers deprecated; they are the default here, where nothing else is installed.
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
+                address = _Address(url) if self._scheme in LOCKS_MAX_BY_SCHEME else None
                 self._tooz: Any = coordination.get_coordinator(find_tooz_url(url), self.member_id, **options)
-            except (RuntimeError, ValueError, LookupError, ImportError) as e:
+            except ValueError as e:
+                # The text of a port that is none may be a part of the password.
+                reason = "host or port is not valid" if str(e).startswith("Port") else str(e)
+                raise InvalidConfiguration(f"[DEFAULT] coordination_url: {reason}") from None
+            except (RuntimeError, LookupError, ImportError) as e:
                 raise InvalidConfiguration(f"[DEFAULT] coordination_url: {e}") from e
         if self._scheme in _REDIS_SCHEMES:
             self._use_own_redis(url)
+        if address is not None:
+            self._use_address(address)
         self._zookeeper = zookeeper.Session(self._tooz) if self._scheme in _ZOOKEEPER_SCHEMES else None
         self._locks: Any = self._tooz
         if range_locks.SUPPORTED and isinstance(self._tooz, FileDriver):
@@ -149,6 +167,9 @@ class Coordinator:
         except InvalidConfiguration as e:
             raise InvalidConfiguration(str(e).replace("redis_url", "[DEFAULT] coordination_url")) from e
         self._tooz._make_client = lambda *args: client
+
+    def _use_address(self, address: _Address) -> None:
+        self._tooz._parsed_url = address
 
     def start(self) -> None:
         """Connect.  Raises BackendUnavailable."""

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import uuid
 
 import pytest
 import redis
+import sqlalchemy as sa
 
+from gnocchi import backends, service
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration, SackLocked
 from gnocchi.processing.locks import Coordinator, lock_name, sack_name
 from gnocchi.processing.members import Membership, list_members, list_processors
@@ -65,6 +68,23 @@ def wait_until(condition):
 def test_lock_names_are_those_of_the_contract():
     """Older workers would contend for the very same locks."""
     assert hashlib.sha1(b"gnocchi-sack-incoming128-17-lock").hexdigest().encode() == lock_name(sack_name(17, 128))
+
+
+def test_password_of_the_index(mariadb_server, tmp_path):
+    """The database has the locks by default; its URL may have any password, quoted or as SQLAlchemy takes it."""
+    user, password = "g" + uuid.uuid4().hex[:8], "p@ss/w%rd :?"
+    url = sa.make_url(mariadb_server.create_database())
+    with sa.create_engine(url).begin() as connection:
+        connection.exec_driver_sql("CREATE USER %s@'%%' IDENTIFIED BY %s", (user, password))
+        connection.exec_driver_sql(f"GRANT ALL ON {url.database}.* TO {user}@'%%'")
+    rest = f"127.0.0.1:{mariadb_server.port}/{url.database}"
+    for spelt in (urllib.parse.quote(password, safe=""), "p%40ss/w%25rd :?"):
+        path = tmp_path / "gnocchi.conf"
+        path.write_text(f"[indexer]\nurl = mysql+pymysql://{user}:{spelt.replace('$', '$$')}@{rest}\n")
+        conf = service.read_configuration(["--config-file", str(path)])
+        assert backends.open_indexer(conf).url.password == password
+        with session(backends.get_coordination_url(conf)) as coordinator, coordinator.try_lock(LOCK) as mine:
+            assert mine
 
 
 def test_lock_is_held_by_one_at_a_time(pair):

@@ -190,6 +190,7 @@ def test_bad_value_is_named(tmp_path, text, expected):
     ("[indexer]\nurl = sqlite:////srv/g.db", "file:///srv/data/coordination"),
     ("[indexer]\nurl = postgresql+psycopg2://u:p@h:1/d?x=y", "postgresql://u:p@h:1/d?x=y"),
     ("[indexer]\nurl = mysql+pymysql://u@h/d", "mysql://u@h/d"),
+    ("[indexer]\nurl = postgresql://u:p/w%40@h:1/d", "postgresql://u:p%2Fw%40@h:1/d"),
     ("[DEFAULT]\ncoordination_url = zookeeper://z\n[indexer]\nurl = mysql://h/d", "zookeeper://z"),
     ("[storage]\ncoordination_url = etcd3+http://e:1\n[indexer]\nurl = mysql://h/d", "etcd3+http://e:1"),
 ])
@@ -203,6 +204,10 @@ def test_coordination_url_is_derived(tmp_path, text, expected):
 
 @pytest.mark.parametrize(("text", "expected"), [
     ("[DEFAULT]\ncoordination_url = nonsense://x", "[DEFAULT] coordination_url: "),
+    ("[DEFAULT]\ncoordination_url = redis://:hu/sh@x", "[DEFAULT] coordination_url: host or port is not valid"),
+    ("[DEFAULT]\ncoordination_url = redis://:hush@x?timeout=a", "[DEFAULT] coordination_url: "),
+    ("[DEFAULT]\ncoordination_url = postgresql://me:hu/sh@x/y", "[DEFAULT] coordination_url: host or port is not"),
+    ("[DEFAULT]\ncoordination_url = memcached://x:hu", "[DEFAULT] coordination_url: host or port is not valid"),
     ("[storage]\ndriver = tape", "gnocchi.storage has no driver `tape'"),
     ("[incoming]\ndriver = tape", "gnocchi.incoming has no driver `tape'"),
 ])
@@ -211,6 +216,18 @@ def test_back_end_that_does_not_exist_is_told_at_start(tmp_path, text, expected)
     with pytest.raises(InvalidConfiguration) as raised:
         backends.preload(load(tmp_path, text))
     assert str(raised.value).startswith(expected)
+    assert "hu" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("url", "reason"), [
+    ("postgresql://me:hush@x:1x/y", "the port is not a number"),
+    ("postgresql://me:hush@x/y?connect_timeout=a", "connect_timeout is not a whole number of seconds"),
+    ("mysql://me:hush@x/y?read_timeout=a", "read_timeout is not a whole number of seconds")])
+def test_wrong_index_is_told_at_start(tmp_path, url, reason):
+    conf = load(tmp_path)
+    conf.set_override("url", url, "indexer")
+    with pytest.raises(InvalidConfiguration, match=f"indexer.url: {reason}"):
+        backends.preload(conf)
 
 
 @pytest.mark.parametrize(("url", "module", "extra"), [
