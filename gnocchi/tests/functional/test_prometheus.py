@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -38,6 +39,7 @@ remote_write:
     queue_config:
       batch_send_deadline: 100ms
       max_shards: 1
+      max_backoff: 100ms
 """
 
 
@@ -119,14 +121,18 @@ def ask(api, path, body=None, headers=ADMIN):
         return reply.status, reply.read()
 
 
+def set_up(api):
+    ask(api, "/v1/archive_policy", {"name": "all", "aggregation_methods": ["sum", "count"],
+                                    "definition": [{"granularity": 0.001, "points": 1_000_000}]})
+    ask(api, "/v1/archive_policy_rule", {"name": "all", "metric_pattern": "*", "archive_policy_name": "all"})
+
+
 @contextlib.contextmanager
 def serve_api(**options):
     api = ApiService(options)
     api.start()
     try:
-        ask(api, "/v1/archive_policy", {"name": "all", "aggregation_methods": ["sum", "count"],
-                                        "definition": [{"granularity": 0.001, "points": 1_000_000}]})
-        ask(api, "/v1/archive_policy_rule", {"name": "all", "metric_pattern": "*", "archive_policy_name": "all"})
+        set_up(api)
         yield api
     finally:
         api.stop()
@@ -180,42 +186,76 @@ def test_prometheus_writes(tmp_path, in_names):
         assert "Traceback" not in api.log_file.read_text()
 
 
-def test_what_can_be_stored_is_stored():
-    """Prometheus drops a request that is refused, so only what is wrong of it is left out; the reply says what."""
-    with serve_api() as api:
-        labels = {"__name__": "a", "job": "j", "instance": "i"}
-        body = encode_request((labels, [(1.5, 1_600_000_000_123)]), (labels | {"__name__": ""}, [(1, 1)]),
-                              (labels | {"__name__": "n" * 256}, [(1, 1)]), (labels | {"job": "x" * 290}, [(1, 1)]))
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            ask(api, "/v1/prometheus/write", compress(body), {"Authorization": "basic YWRtaW46"})
-        reply = caught.value.read()
-        assert (400, "application/json") == (caught.value.status, caught.value.headers["Content-Type"])
-        assert {"code": 400, "title": "Bad Request",
-                "description": "A series of job 'j', instance 'i' has no label __name__ "
-                               "(and 2 more of the request; the rest of it is stored)"} == json.loads(reply)
-        assert b"\n" not in reply
-        assert [1.5] == read_values(api, "j@i", "a")
+def test_prometheus_waits(upgraded, tmp_path):
+    """What it scraped while the API was away comes when that is back: nothing is missing."""
+    api = types.SimpleNamespace(url=f"http://127.0.0.1:{upgraded.port}")
+
+    def start():
+        daemon = upgraded.start("gnocchi-api")
+        daemon.wait_for("ready in")
+        return daemon
+
+    upgraded.backends.indexer.delete_archive_policy_rule("default")
+    daemon = start()
+    set_up(api)
+    daemon.stop()
+    with (Exporter() as exporter,
+          Prometheus(tmp_path, CONFIG.format(exporter=exporter.port, api=upgraded.port)) as prometheus):
+        wait_until(lambda: "Failed to send batch, retrying" in prometheus.log, lambda: prometheus.log)
+        away = exporter.scrapes
+        daemon = start()
+        wait_until(lambda: exporter.scrapes >= away + 10, lambda: prometheus.log)
+        prometheus.stop()
+        resource = f"shop_web@127.0.0.1:{exporter.port}"
+        assert [1.0] * len(read_values(api, resource, "up")) == read_values(api, resource, "up")
+        values = read_values(api, resource, "requests_total")
+        assert exporter.scrapes - 1 <= len(values) <= exporter.scrapes
+        for scrape, value in enumerate(values, 1):
+            assert value in (scrape, 1000 * scrape)
+    assert 0 == daemon.stop()
+    assert "Traceback" not in daemon.output
 
 
-def test_bomb():
-    """What would be larger than a body may be is not decompressed."""
-    with serve_api(api={"max_body_size": 1_000_000}) as api:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            ask(api, "/v1/prometheus/write", compress(bytes(1_000_001)), {"Authorization": "basic YWRtaW46"})
-        assert 413 == caught.value.status
-        assert "larger than 1000000 bytes when decompressed" in json.loads(caught.value.read())["description"]
+@pytest.fixture(scope="module")
+def shared():
+    """An API of two processes."""
+    with serve_api(api={"workers": 2, "max_body_size": 1_000_000}) as api:
+        yield api
 
 
-def test_clients_at_once():
+def test_clients_at_once(shared):
     """Whoever is first makes the type, resources and metrics; all measures of the others are stored, too."""
-    with serve_api(api={"workers": 2}) as api:
-        bodies = [compress(encode_request(*[
-            ({"__name__": f"m{metric}", "job": "j", "instance": f"i{metric % 3}"}, [(client, 16 * 10**11 + client)])
-            for metric in range(30)])) for client in range(8)]
-        with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
-            replies = list(pool.map(
-                lambda body: ask(api, "/v1/prometheus/write", body, {"Authorization": "basic YWRtaW46"}), bodies))
-        assert [(202, b"")] * len(bodies) == replies
-        for metric in (0, 29):
-            assert list(map(float, range(8))) == read_values(api, f"j@i{metric % 3}", f"m{metric}")
-        assert "Traceback" not in api.log_file.read_text()
+    bodies = [compress(encode_request(*[
+        ({"__name__": f"m{metric}", "job": "j", "instance": f"i{metric % 3}"}, [(client, 16 * 10**11 + client)])
+        for metric in range(30)])) for client in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+        replies = list(pool.map(
+            lambda body: ask(shared, "/v1/prometheus/write", body, {"Authorization": "basic YWRtaW46"}), bodies))
+    assert [(202, b"")] * len(bodies) == replies
+    for metric in (0, 29):
+        assert list(map(float, range(8))) == read_values(shared, f"j@i{metric % 3}", f"m{metric}")
+    assert "Traceback" not in shared.log_file.read_text()
+
+
+def test_what_can_be_stored_is_stored(shared):
+    """Prometheus drops a request that is refused, so only what is wrong of it is left out; the reply says what."""
+    labels = {"__name__": "a", "job": "j", "instance": "i"}
+    body = encode_request((labels, [(1.5, 1_600_000_000_123)]), (labels | {"__name__": ""}, [(1, 1)]),
+                          (labels | {"__name__": "n" * 256}, [(1, 1)]), (labels | {"job": "x" * 290}, [(1, 1)]))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(shared, "/v1/prometheus/write", compress(body), {"Authorization": "basic YWRtaW46"})
+    reply = caught.value.read()
+    assert (400, "application/json") == (caught.value.status, caught.value.headers["Content-Type"])
+    assert {"code": 400, "title": "Bad Request",
+            "description": "A series of job 'j', instance 'i' has no label __name__ "
+                           "(and 2 more of the request; the rest of it is stored)"} == json.loads(reply)
+    assert b"\n" not in reply
+    assert [1.5] == read_values(shared, "j@i", "a")
+
+
+def test_bomb(shared):
+    """What would be larger than a body may be is not decompressed."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(shared, "/v1/prometheus/write", compress(bytes(1_000_001)), {"Authorization": "basic YWRtaW46"})
+    assert 413 == caught.value.status
+    assert "larger than 1000000 bytes when decompressed" in json.loads(caught.value.read())["description"]
