@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +12,7 @@ from gnocchi import resource_ids
 from gnocchi.tests.amqp import AmqpBroker, find_collectd, need_proton
 from gnocchi.tests.backlog import drain_all
 from gnocchi.tests.databases import die_with_parent
-from gnocchi.tests.functional.daemons import wait_until
+from gnocchi.tests.functional.daemons import TIMEOUT_S, wait_until
 
 #: As collectd's plugin sends it: the address begins with a slash.
 ADDRESS = "/collectd/telemetry"
@@ -178,6 +179,17 @@ def test_wrong_url(configured, url):
     done = configured.run("gnocchi-amqpd")
     assert 1 == done.returncode
     assert done.stdout.startswith("gnocchi-amqpd: [amqp1d] url")
+
+
+def test_without_proton(upgraded):
+    """One line says what is missing."""
+    code = "import sys; sys.modules['proton'] = None; from gnocchi.cli.amqpd import amqpd; sys.exit(amqpd())"
+    done = subprocess.run([sys.executable, "-c", code, "--config-file", str(upgraded.config_file)],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=upgraded.environment,
+                          timeout=TIMEOUT_S, check=False)
+    assert 1 == done.returncode
+    assert "python-qpid-proton is needed, the extra amqp1 of this package" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_real_collectd(configured, broker, tmp_path):
