@@ -10,6 +10,7 @@ import pytest
 
 from gnocchi import exceptions
 from gnocchi.indexer import Block, Pack, Parked, Sack, SackCommit, SectionRef
+from gnocchi.indexer import packs as packs_module
 from gnocchi.indexer.models import garbage, parked
 from gnocchi.tests.databases import StatementCounter
 
@@ -400,6 +401,31 @@ def test_garbage(indexer, sacks):
     indexer.delete_garbage_rows([])
     commit(indexer, packs_removed=[pack.id])
     assert ["block", "delta", "free too"] == sorted(indexer.list_collectable_garbage(0, 10))
+
+
+def test_garbage_and_guests(indexer, sacks, monkeypatch):
+    """An object is named by any guest in it, whatever the names of its neighbours, however many there are."""
+    monkeypatch.setattr(packs_module, "GARBAGE_AT_ONCE", 7)
+    monkeypatch.setattr(packs_module, "RANGES_AT_ONCE", 3)
+    keys = [f"{letter}{rest}" for letter in "abcdefgh" for rest in ("", "-1", "0", "a", "~")]
+    rng = random.Random(5)
+    named = set(rng.sample(keys, 24))
+    refs = [SectionRef(key if number % 3 == 0 else f"{key}@{4096 * number}-{number}-77", 0, 1)
+            for number, key in enumerate(sorted(named))]
+    packs = [make_pack(low=4 * number, bits=9)._replace(base=base, delta=delta)
+             for number, (base, delta) in enumerate(zip(refs[:8], refs[8:16], strict=True))]
+    blocks = [make_block(packs[0])._replace(section=ref) for ref in refs[16:23]]
+    parked = make_parked(packs[0], key=refs[23].key)
+    commit(indexer, packs=packs, blocks=blocks, parked=[parked],
+           garbage=[f"{key}@4096-1-1" if rng.random() < 0.5 else key for key in keys])
+    assert sorted(keys) == list_garbage(indexer)
+    assert set(keys) - named == set(indexer.list_collectable_garbage(0, 100))
+    assert 10 == len(indexer.list_collectable_garbage(0, 10))
+    indexer.delete_garbage_rows(keys)
+    assert named == indexer.list_known_objects([*keys, "a-", "zz"])
+    commit(indexer, packs_removed=[pack.id for pack in packs], parked_removed=[parked.id], garbage=[
+        ref.key for ref in refs])
+    assert named == set(indexer.list_collectable_garbage(0, 100))
 
 
 def test_garbage_waits_anew(indexer, sacks):
