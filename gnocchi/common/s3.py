@@ -21,6 +21,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 
 from gnocchi.common.objects import Objects, explain_connection, tells_length
@@ -83,7 +84,11 @@ class Bucket(Objects):
             with self._lock:
                 if self._made is None:
                     session = boto3.session.Session(**self._credentials)
-                    self._made = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+                    made = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+                    # To ask first whether a body is wanted costs a round trip; and where the connection breaks amid
+                    # that answer, botocore reads on for ever.
+                    made.meta.events.unregister("before-call.s3", add_expect_header)
+                    self._made = made
         return self._made
 
     def _call(self, action: str, name: str, **arguments: Any) -> Any:

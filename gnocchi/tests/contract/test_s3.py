@@ -124,6 +124,22 @@ def test_server_that_does_not_answer(gateway, connected):
         driver.get("a/1")
 
 
+def test_writes_that_break(driver, gateway):
+    """A connection that ends at any byte of the answer is tried again, or told; it keeps nobody for ever."""
+    asked = []
+    with faulty(gateway.port) as proxy:
+        other = S3Driver("special", **(gateway.arguments | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}))
+        other._objects._client().meta.events.register(
+            "before-send.s3.PutObject", lambda request, **_: asked.append("Expect" in request.headers))
+        for count in (0, 10, 12, 23, 24, 25, 26, 40, 100):
+            proxy.cut_after(count)
+            with contextlib.suppress(BackendUnavailable):
+                other.put(f"cut/{count}", b"x")
+        assert asked
+        assert not any(asked)
+        other.close()
+
+
 def test_connections_that_break(driver, gateway, monkeypatch, caplog):
     """Wherever an answer is cut off, it is tried again, or the server is away; what is no answer is none."""
     monkeypatch.setattr(s3_module, "PAUSE_S", 0.0)
