@@ -1,5 +1,6 @@
 """`gnocchi-amqpd`, also `gnocchi-amqp1d`: takes measures from an AMQP 1.0 broker."""
 
+import logging
 import os
 import signal
 from types import FrameType
@@ -9,7 +10,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from gnocchi import backends, service  # noqa: E402
 from gnocchi.cli import command  # noqa: E402
-from gnocchi.exceptions import InvalidConfiguration  # noqa: E402
+from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration  # noqa: E402
+
+LOG = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,4 +44,8 @@ def amqpd() -> int:
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     signal.set_wakeup_fd(receiver.wake_fd)
+    try:
+        hosts.create_resource_type()
+    except BackendUnavailable as e:
+        LOG.warning("%s; the resource type is made once that is back", e)
     return 0 if receiver.run() else 1

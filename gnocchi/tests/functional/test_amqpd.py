@@ -111,6 +111,7 @@ def test_credentials(configured, broker):
 def test_documented_name(configured, broker):
     daemon = configured.start("gnocchi-amqp1d")
     daemon.wait_for("Receiving from /collectd/telemetry at amqp://127.0.0.1")
+    assert "Created resource type collectd_amqp1d" in daemon.output
     assert 0 == daemon.stop(signal.SIGINT)
 
 
@@ -139,6 +140,7 @@ def test_index_away_at_start(deployment, broker):
     deployment.configure({"amqp1d": {"url": broker.url(ADDRESS), "creator": "admin", "flush_delay": 0.1}})
     broker.send([make_message(0)], ADDRESS)
     daemon = deployment.start("gnocchi-amqpd")
+    daemon.wait_for("WARNING .*; the resource type is made once that is back")
     daemon.wait_for(r"WARNING .*gnocchi-upgrade has to be run; 1 measures are kept and tried again")
     assert 0 == broker.count("accepted")
     deployment.upgrade("--sacks-number", "16")
