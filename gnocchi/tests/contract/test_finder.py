@@ -53,10 +53,12 @@ class Ingest:
         self.backends = types.SimpleNamespace(indexer=indexer, incoming=self.incoming)
         self.finder = MetricFinder(self.backends)
 
-    def write(self, *measures, type="server", guard=None, finder=None, attributes=None, **options):
+    def write(self, *measures, type="server", guard=None, finder=None, attributes=None, owner=(None, None),
+              **options):
         """Write (resource, name, value) each; return name -> refusal."""
-        resources = {make_id(text): WantedResource(text, type, {"host": text} if attributes is None else attributes)
-                     for text, _, _ in measures}
+        resources = {
+            make_id(text): WantedResource(text, type, {"host": text} if attributes is None else attributes, *owner)
+            for text, _, _ in measures}
         batch = NamedBatch(resources, [WantedMetric(make_id(text), name) for text, name, _ in measures],
                            numpy.ones(len(measures), numpy.int64), numpy.arange(len(measures)).view("M8[ns]"),
                            numpy.array([value for _, _, value in measures], numpy.float64))
@@ -108,6 +110,15 @@ def test_resources_and_metrics_are_made(ingest):
             c.metrics["x"]: [5, 8]} == ingest.list_waiting()
     assert [("server", "me", None, None, "b", {"host": "b"}, -1)] == [
         (b.type, b.creator, b.user_id, b.project_id, b.original_resource_id, b.attributes, b.revision)]
+
+
+def test_owners_of_resources(ingest):
+    """User and project, for a protocol that tells them; an existing resource keeps its own."""
+    ingest.write(("a", "x", 1), owner=("u", "p"))
+    ingest.write(("a", "y", 1), owner=("v", "q"))
+    assert ("u", "p") == (ingest.get("a").user_id, ingest.get("a").project_id)
+    refused = ingest.write(("b", "x", 1), owner=("u" * 256, None), guard=Guard())
+    assert "user_id is longer than 255 characters" == str(refused["x"])
 
 
 def test_number_of_statements_is_constant(ingest):
