@@ -21,11 +21,13 @@ from gnocchi.ingest.batch import NamedBatch, WantedMetric, WantedResource
 PRECISIONS = {"": 1, "n": 1, "ns": 1, "u": 10**3, "us": 10**3, "\N{MICRO SIGN}": 10**3, "ms": 10**6, "s": 10**9,
               "m": 60 * 10**9, "h": 3600 * 10**9}
 
-#: Beginnings of lines (measurement and tags) that are remembered, about 1 kB each, and as many again.
+#: Beginnings of lines (measurement and tags) that are remembered, about 1 kB each, and as many again; fields of all of
+#: them, about 500 bytes each.
 HEADS_REMEMBERED = 20_000
+FIELDS_REMEMBERED = 100_000
 
-#: Fields that are remembered of each.
-FIELDS_REMEMBERED = 1000
+#: Longer beginnings and names are not remembered, or some clients could take all memory.
+REMEMBERED_LENGTH_MAX = 1000
 
 # Each alternative of these begins with other characters than its neighbours, so that no text takes long.
 _NAME = r'(?:"(?:[^"\\\n]|\\[^\n])*+"|(?!")(?:[^ ,=\\\n]|\\[ ,=]?+)++)'
@@ -85,10 +87,29 @@ class _Head:
         self.metrics: dict[str, WantedMetric] = {}
 
     def make_metric(self, field: str) -> WantedMetric:
-        if len(self.metrics) >= FIELDS_REMEMBERED:
-            self.metrics = {}
-        metric = WantedMetric(self.resource_id, f"{self._begin}{field.replace('/', '_')}{self._end}")
-        self.metrics[field] = metric
+        return WantedMetric(self.resource_id, f"{self._begin}{field.replace('/', '_')}{self._end}")
+
+
+class _Memory:
+    """What the beginnings of lines stand for, and their fields."""
+
+    def __init__(self) -> None:
+        self.heads: Recent[tuple[Context, str], _Head] = Recent(HEADS_REMEMBERED)
+        self._fields = 0
+
+    def remember_head(self, context: Context, text: str, head: _Head) -> None:
+        if len(text) <= REMEMBERED_LENGTH_MAX:
+            self.heads.put((context, text), head)
+
+    def make_metric(self, head: _Head, field: str) -> WantedMetric:
+        """Make the metric of a field, and remember it."""
+        metric = head.make_metric(field)
+        if len(metric.name) <= REMEMBERED_LENGTH_MAX:
+            head.metrics[field] = metric
+            self._fields += 1
+            if self._fields > FIELDS_REMEMBERED:
+                self.heads = Recent(HEADS_REMEMBERED)
+                self._fields = 0
         return metric
 
 
@@ -96,7 +117,7 @@ class Decoder:
     """Decodes requests, and remembers what the beginnings of lines stand for.  May be used by several threads."""
 
     def __init__(self) -> None:
-        self._known: Recent[tuple[Context, str], _Head] = Recent(HEADS_REMEMBERED)
+        self._memory = _Memory()
 
     def decode(self, body: bytes, context: Context, now_ns: int, precision: str | None = None) -> NamedBatch:
         """Decode lines.
@@ -126,18 +147,18 @@ class Decoder:
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
         try:
-            return _Reader(self._known, context, text, now_ns, unit_ns).read()
+            return _Reader(self._memory, context, text, now_ns, unit_ns).read()
         except InvalidLine:
             # The fast path looks at values last: this tells the first mistake.
-            return _Reader(self._known, context, text, now_ns, unit_ns).read(fast=False)
+            return _Reader(self._memory, context, text, now_ns, unit_ns).read(fast=False)
 
 
 class _Reader:
     """Reads one request."""
 
-    def __init__(self, known: Recent[tuple[Context, str], _Head], context: Context, text: str, now_ns: int,
-                 unit_ns: int) -> None:
-        self._known = known
+    def __init__(self, memory: _Memory, context: Context, text: str, now_ns: int, unit_ns: int) -> None:
+        self._memory = memory
+        self._known = memory.heads
         self._context = context
         self._text = text
         self._now_ns = now_ns
@@ -217,7 +238,7 @@ class _Reader:
         self._heads.append(head)
         self._counts.append(len(fields))
         self._stamps_ns.append(stamp_ns)
-        self._metrics += [head.metrics.get(field) or head.make_metric(field) for field in fields]
+        self._metrics += [head.metrics.get(field) or self._memory.make_metric(head, field) for field in fields]
         self._values += fields.values()
 
     def _read_stamp(self, text: str) -> int:
@@ -272,7 +293,7 @@ class _Reader:
             raise _unparsable(self._number, f"tag `{self._context.tag}': {e}") from e
         head = _Head(resource_id, WantedResource(original_id, self._context.resource_type), measurement, tags)
         if plain:
-            self._known.put((self._context, text), head)
+            self._memory.remember_head(self._context, text, head)
         return head
 
     def _read_fields(self, position: int) -> tuple[dict[str, str], int]:

@@ -34,6 +34,9 @@ ABSENT = "none"
 #: Series whose labels are remembered; about 800 bytes each, and as many again.
 SERIES_REMEMBERED = 25_000
 
+#: Series with more bytes of labels are not remembered, or some clients could take all memory.
+LABELS_REMEMBERED_BYTES = 2048
+
 #: The NaN by which Prometheus says that a series has ended.
 STALE = 0x7FF0000000000002
 
@@ -172,7 +175,8 @@ class Decoder:
         series = self._known.get(key)
         if series is None:
             series = self._name_series(map(Label.FromString, message.labels), creator)
-            self._known.put(key, series)
+            if len(key[1]) <= LABELS_REMEMBERED_BYTES:
+                self._known.put(key, series)
         return series, samples
 
     def _name_series(self, messages: Iterable[Any], creator: str) -> Series:

@@ -130,3 +130,16 @@ def test_telegraf(api, encoding):
 def test_no_unexpected_errors(api):
     """Nothing of all this was one."""
     assert "Traceback" not in api.log_file.read_text()
+
+
+@pytest.mark.parametrize(("query", "status"), [
+    ("CREATE DATABASE foobar;", 204), ("CREATE DATABASE foobar  ;", 204), ("CREATE DATABASE foobar  ;;;", 204),
+    ("CrEaTe   Database foobar", 204), ("create Database    foobar", 204),
+    ("create database\tfoobar WITH DURATION 3d", 204),
+    ("SELECT", 501), ("hey yo foobar;", 501), ("help database foobar;", 501), ("something weird", 501),
+    ("create stuff foobar", 501), ("create database foobar withdrawn", 501), ("create database 1", 501),
+    ('create database ""', 501), ('create database "a', 501), ("", 501)])
+def test_queries(api, query, status):
+    """What makes a database, and what does not; contract, ingest protocols 2.2."""
+    reply = requests.post(f"{api.url}/v1/influxdb/query", params={"q": query}, auth=AUTH, timeout=60)
+    assert status == reply.status_code, reply.text

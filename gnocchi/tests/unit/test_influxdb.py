@@ -1,5 +1,6 @@
 """The decoder of the line protocol: contract, ingest protocols 2.3 and 2.4."""
 
+import gc
 import itertools
 import math
 import time
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from gnocchi import times
 from gnocchi.exceptions import InvalidInput
 from gnocchi.ingest import influxdb
-from gnocchi.ingest.batch import WantedResource
+from gnocchi.ingest.batch import WantedMetric, WantedResource
 from gnocchi.resource_ids import resource_id
 
 NOW_NS = 1_700_000_000_123_456_789
@@ -214,3 +215,16 @@ def test_any_text(text):
         except influxdb.InvalidLine as e:
             results.append(str(e))
     assert results[0] == results[1]
+
+
+def test_memory_is_bounded(monkeypatch):
+    """Whatever clients make up, so much is remembered and no more."""
+    monkeypatch.setattr(influxdb, "FIELDS_REMEMBERED", 10)
+    monkeypatch.setattr(influxdb, "HEADS_REMEMBERED", 5)
+    decoder = influxdb.Decoder()
+    gc.collect()
+    before = len([each for each in gc.get_objects() if isinstance(each, WantedMetric)])
+    for i in range(100):
+        decoder.decode(f"m{i % 7},host=a f{i}=1\nm,host={'x' * 200},tag={'x' * 1000}{i} f=1".encode(), HOST, NOW_NS)
+    gc.collect()
+    assert len([each for each in gc.get_objects() if isinstance(each, WantedMetric)]) - before <= 20

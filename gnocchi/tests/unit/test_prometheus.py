@@ -1,5 +1,6 @@
 """The decoder of remote write: contract, ingest protocols 3."""
 
+import gc
 import math
 import struct
 
@@ -192,3 +193,16 @@ def test_any_bytes(body):
         decode(body)
     except InvalidInput as e:
         assert str(e).startswith("The body is no WriteRequest: ")
+
+
+def test_memory_is_bounded(monkeypatch):
+    """Whatever clients make up, so much is remembered and no more."""
+    monkeypatch.setattr(prometheus, "SERIES_REMEMBERED", 5)
+    decoder = prometheus.Decoder()
+    gc.collect()
+    before = len([each for each in gc.get_objects() if isinstance(each, prometheus.Series)])
+    for i in range(100):
+        decoder.decode(encode_request((LABELS | {"i": f"{i}"}, [(1, NOW_MS)]),
+                                      (LABELS | {"i": f"{i % 4}", "long": "x" * 3000}, [(1, NOW_MS)])), "admin")
+    gc.collect()
+    assert 5 <= len([each for each in gc.get_objects() if isinstance(each, prometheus.Series)]) - before <= 10
