@@ -25,6 +25,18 @@ from gnocchi.indexer.time_limits import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, lim
 
 LOG = logging.getLogger(__name__)
 
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Have the pool tell without a traceback of a connection that broke while it was given back: it makes another."""
+    if record.exc_info and isinstance(record.exc_info[1], Exception):
+        record.msg, record.args = "A connection to the index broke: %s: %s", (record.getMessage(), record.exc_info[1])
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_shorten)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound="Connections")

@@ -2,11 +2,12 @@
 
 import contextlib
 import threading
+import uuid
 
 import pytest
 import sqlalchemy as sa
 
-from gnocchi.exceptions import BackendUnavailable
+from gnocchi.exceptions import BackendUnavailable, NoSuchMetric
 from gnocchi.indexer import time_limits, transactions
 from gnocchi.indexer.sqlalchemy import Indexer
 from gnocchi.tests.databases import DEADLINE_S
@@ -103,6 +104,20 @@ def test_connection_cut_within_an_answer(indexer, proxy):
     failure = call(indexer.count_sacks)
     assert failure is None or "index: " in str(failure)    # a read may be tried again by itself
     assert 4 == indexer.count_sacks()
+
+
+@only_on_servers
+def test_connection_cut_anywhere(database_url, proxy, caplog):
+    """Also while it is given back, as amid the answer to a rollback: no read fails, and no log has a traceback."""
+    url = sa.make_url(database_url).set(port=proxy.port)
+    with contextlib.closing(Indexer(url.render_as_string())) as indexer:
+        for count in range(0, 160, 2):
+            indexer.list_sacks()
+            proxy.cut_after(count)
+            for _ in range(3):
+                with pytest.raises(NoSuchMetric):
+                    indexer.get_metric(uuid.uuid4())
+    assert not any(record.exc_info for record in caplog.records)
 
 
 @only_on_servers
