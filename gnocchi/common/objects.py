@@ -4,15 +4,33 @@ import abc
 import errno
 import logging
 import os
+import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from gnocchi.common.parallel import Threads
 from gnocchi.exceptions import BackendUnavailable, ObjectNotFound
 
 # It tells, with a traceback, of each answer that broke off among its headers; we tell that it was cut off.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+#: Longest waits for a connection and for an answer; seconds.  Proxies of Swift give up on their servers after 10.
+CONNECT_TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
+
+#: Tries of a call that was refused, or lost its connection; not of one that was not answered in time.
+ATTEMPTS = 2
+#: Longest pause before the second one; seconds.
+PAUSE_S = 0.5
+
+#: Why a call failed.
+NO_ANSWER = "no answer in time"
+CUT_OFF = "the answer was cut off"
+NO_TLS = "TLS failed: the certificate is not trusted, or the server has none"
+
+T = TypeVar("T")
 
 _UNKNOWN_HOST = re.compile("Failed to resolve|NameResolutionError|Name or service not known")
 _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
@@ -24,6 +42,15 @@ class ObjectRange(NamedTuple):
     key: str
     start: int
     stop: int | None
+
+
+class CallFailed(Exception):
+    """A call brought nothing, because of this error's cause.  reason : str, for people;  may_pass : bool, try again"""
+
+    def __init__(self, reason: str, *, may_pass: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.may_pass = may_pass
 
 
 class Objects(abc.ABC):
@@ -93,6 +120,17 @@ class Objects(abc.ABC):
 
     def failed(self, action: str, reason: str) -> BackendUnavailable:
         return BackendUnavailable(f"{self._service}: cannot {action}: {reason}")
+
+    def _repeat(self, action: str, call: Callable[[], T]) -> T:
+        """Return what a call returns, which raises CallFailed when it has to."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except CallFailed as e:
+                if attempt == ATTEMPTS or not e.may_pass:
+                    raise self.failed(action, e.reason) from e.__cause__
+            time.sleep(random.uniform(0, PAUSE_S))
+        raise AssertionError("BUG: no attempt was made")
 
     def close(self) -> None:
         """Give back threads and connections."""

@@ -1,10 +1,8 @@
 """Buckets of S3."""
 
 import http.client
-import random
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -24,17 +22,18 @@ from botocore.exceptions import (
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 
-from gnocchi.common.objects import Objects, explain_connection, tells_length
+from gnocchi.common.objects import (
+    CONNECT_TIMEOUT_S,
+    CUT_OFF,
+    NO_ANSWER,
+    NO_TLS,
+    TIMEOUT_S,
+    CallFailed,
+    Objects,
+    explain_connection,
+    tells_length,
+)
 from gnocchi.exceptions import BackendUnavailable
-
-#: Longest waits for a connection and for an answer; seconds.
-CONNECT_TIMEOUT_S = 5.0
-TIMEOUT_S = 30.0
-
-#: Tries of a call that was refused, or lost its connection; not of one that was not answered in time.
-ATTEMPTS = 2
-#: Longest pause before the second one; seconds.
-PAUSE_S = 0.5
 
 #: Objects listed or deleted by one call; S3 allows no more.
 KEYS_AT_ONCE = 1000
@@ -93,30 +92,28 @@ class Bucket(Objects):
 
     def _call(self, action: str, name: str, **arguments: Any) -> Any:
         """Call a method of the client; return what it returns, None where there is no such object or bucket."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = getattr(self._client(), name)(Bucket=self.name, **arguments)
-                if "Body" not in answer:
-                    return answer
-                if not tells_length(answer["ResponseMetadata"]["HTTPHeaders"]):
-                    raise self.failed(action, "the answer was cut off")
+        return self._repeat(action, lambda: self._try(action, name, arguments))
+
+    def _try(self, action: str, name: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            answer = getattr(self._client(), name)(Bucket=self.name, **arguments)
+            if "Body" not in answer:
+                return answer
+            if tells_length(answer["ResponseMetadata"]["HTTPHeaders"]):
                 return answer["Body"].read()
-            except ClientError as e:
-                code = e.response["Error"].get("Code", "")
-                if code in _MISSING:
-                    return None
-                if code == _NO_BUCKET:
-                    raise self.no_container(action) from e
-                if code in ("InvalidRange", "416"):
-                    return b""      # the object ends before
-                status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-                if attempt == ATTEMPTS or not (status >= 500 or status == 429):
-                    raise self.failed(action, f"{status} {_name_status(status, code)}") from e
-            except (BotoCoreError, ResponseParserError, ValueError, urllib3.exceptions.HTTPError) as e:
-                if attempt == ATTEMPTS or not _may_pass(e):
-                    raise self.failed(action, _explain(e)) from e
-            time.sleep(random.uniform(0, PAUSE_S))
-        raise AssertionError("BUG: no attempt was made")
+        except ClientError as e:
+            code = e.response["Error"].get("Code", "")
+            if code in _MISSING:
+                return None
+            if code == _NO_BUCKET:
+                raise self.no_container(action) from e
+            if code in ("InvalidRange", "416"):
+                return b""      # the object ends before
+            status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            raise CallFailed(f"{status} {_name_status(status, code)}", may_pass=status >= 500 or status == 429) from e
+        except (BotoCoreError, ResponseParserError, ValueError, urllib3.exceptions.HTTPError) as e:
+            raise CallFailed(_explain(e), may_pass=_may_pass(e)) from e
+        raise self.failed(action, CUT_OFF)
 
     # Objects
 
@@ -153,7 +150,7 @@ class Bucket(Objects):
             if page is None:
                 raise self.no_container(action)
             if "IsTruncated" not in page:   # An answer that was cut off may pass for an empty one.
-                raise self.failed(action, "the answer was cut off")
+                raise self.failed(action, CUT_OFF)
             keys = [row["Key"] for row in page.get("Contents", ())]
             yield from keys
             if not page["IsTruncated"]:
@@ -194,9 +191,9 @@ def _may_pass(error: Exception) -> bool:
 def _explain(error: Exception) -> str:
     """Say what went wrong, in words that hold no URL, for that may hold a password."""
     if isinstance(error, _TIMEOUTS):
-        return "no answer in time"
+        return NO_ANSWER
     if isinstance(error, SSLError):
-        return "TLS failed: the certificate is not trusted, or the server has none"
+        return NO_TLS
     if isinstance(error, ParamValidationError):
         return "the name of the bucket, or the key, is not valid"
     if isinstance(error, _LOST_CONNECTIONS):

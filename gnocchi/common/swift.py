@@ -3,7 +3,7 @@
 import contextlib
 import json
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -11,15 +11,19 @@ import urllib3.exceptions
 from swiftclient import client
 from swiftclient.exceptions import ClientException
 
-from gnocchi.common.objects import Objects, explain_connection, tells_length
+from gnocchi.common.objects import (
+    ATTEMPTS,
+    CONNECT_TIMEOUT_S,
+    CUT_OFF,
+    NO_ANSWER,
+    NO_TLS,
+    TIMEOUT_S,
+    CallFailed,
+    Objects,
+    explain_connection,
+    tells_length,
+)
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
-
-#: Longest waits for a connection and for an answer; seconds.  Proxies give up on their servers after 10.
-CONNECT_TIMEOUT_S = 5.0
-TIMEOUT_S_MAX = 30.0
-
-#: Tries of a call that was refused, or lost its connection; not of one that was not answered in time.
-ATTEMPTS = 2
 
 #: Objects listed or deleted by one call; the most that a default Swift allows are 10,000.
 KEYS_LISTED = 10_000
@@ -80,7 +84,7 @@ class Container(Objects):
                  cacert: str | None = None, region: str | None = None, user: str, user_domain_name: str = "Default",
                  key: str, project_name: str | None = None, project_domain_name: str = "Default",
                  storage_policy: str | None = None, endpoint_type: str = "publicURL",
-                 service_type: str = "object-store", timeout: float = TIMEOUT_S_MAX) -> None:
+                 service_type: str = "object-store", timeout: float = TIMEOUT_S) -> None:
         if preauthtoken and not url:
             raise InvalidConfiguration("swift_preauthtoken needs swift_url")
         if str(auth_version) not in AUTH_VERSIONS:
@@ -89,7 +93,7 @@ class Container(Objects):
             raise InvalidConfiguration("swift_container_prefix: the name of a container has no /")
         super().__init__(name, "swift", parallel_operations)
         self._policy = storage_policy
-        wait_s = min(timeout or TIMEOUT_S_MAX, TIMEOUT_S_MAX)
+        wait_s = min(timeout or TIMEOUT_S, TIMEOUT_S)
         names = {"endpoint_type": endpoint_type, "service_type": service_type, "region_name": region,
                  "user_domain_name": user_domain_name, "project_domain_name": project_domain_name,
                  "object_storage_url": url}
@@ -141,28 +145,27 @@ class Container(Objects):
 
         Raises BackendUnavailable; ClientException where a range begins behind the end of an object.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with self._connected() as connection:
-                    return getattr(connection, name)(*arguments, **options)
-            except ClientException as e:
-                if e.http_status == _GONE:
-                    return None
-                if e.http_status == _NOT_SATISFIABLE:
-                    raise
-                if e.http_status == 401:
-                    self._token = None
-                if attempt == ATTEMPTS or not _may_pass(e):
-                    raise self.failed(action, _explain(e)) from e
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
-                # urllib3's own come up while an answer is read, by which `requests` is passed by.
-                if attempt == ATTEMPTS or isinstance(e, _TIMEOUTS):
-                    raise self.failed(action, _explain(e)) from e
-            except ValueError as e:
-                raise self.failed(action, "the answer is not Swift's") from e
-            except ImportError as e:
-                raise self.failed(action, str(e)) from e
-        raise AssertionError("BUG: no attempt was made")
+        return self._repeat(action, lambda: self._try(name, arguments, options))
+
+    def _try(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        try:
+            with self._connected() as connection:
+                return getattr(connection, name)(*arguments, **options)
+        except ClientException as e:
+            if e.http_status == _GONE:
+                return None
+            if e.http_status == _NOT_SATISFIABLE:
+                raise
+            if e.http_status == 401:
+                self._token = None
+            raise CallFailed(_explain(e), may_pass=_may_pass(e)) from e
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
+            # urllib3's own come up while an answer is read, by which `requests` is passed by.
+            raise CallFailed(_explain(e), may_pass=not isinstance(e, _TIMEOUTS)) from e
+        except ValueError as e:
+            raise CallFailed("the answer is not Swift's") from e
+        except ImportError as e:
+            raise CallFailed(str(e)) from e
 
     # Objects
 
@@ -195,7 +198,7 @@ class Container(Objects):
             return None
         answer, data = found
         if not tells_length(answer) or int(answer.get("content-length", len(data))) != len(data):
-            raise self.failed(f"read {key}", "the answer was cut off")
+            raise self.failed(f"read {key}", CUT_OFF)
         return data
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
@@ -269,7 +272,7 @@ def _explain(error: Exception) -> str:
             return "authentication failed" if "Auth" in str(error) else "no such account, endpoint or service"
         return f"{error.http_status} {error.http_reason or ''}".strip()
     if isinstance(error, _TIMEOUTS):
-        return "no answer in time"
+        return NO_ANSWER
     if isinstance(error, requests.exceptions.SSLError):
-        return "TLS failed: the certificate is not trusted, or the server has none"
+        return NO_TLS
     return explain_connection(error)
