@@ -17,15 +17,15 @@ import stevedore
 from oslo_config import cfg
 
 from gnocchi.common.drivers import driver_arguments, load_driver
-from gnocchi.common.guard import Guard, Waiting
+from gnocchi.common.gate import Gate, Waiting
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration
 from gnocchi.incoming import IncomingDriver
-from gnocchi.incoming import guarded as incoming_guarded
+from gnocchi.incoming import gated as incoming_gated
 from gnocchi.indexer.sqlalchemy import DATABASE_OPTS, Indexer
 from gnocchi.processing.life_cycle import Activity, LifeSpans
 from gnocchi.processing.locks import Coordinator, find_tooz_url
 from gnocchi.storage.drivers import StorageDriver
-from gnocchi.storage.drivers import guarded as storage_guarded
+from gnocchi.storage.drivers import gated as storage_gated
 from gnocchi.storage.store import Store
 
 #: Decoded heads and blocks that the workers of one host keep, all together.
@@ -128,7 +128,7 @@ class Backends:
         driver, name = open_storage(self.conf), self.conf.storage.driver
         if self._waiting is None or name in LOCAL_DRIVERS:
             return driver
-        return storage_guarded.GuardedDriver(driver, Guard(f"storage ({name})", self._waiting))
+        return storage_gated.GatedDriver(driver, Gate(f"storage ({name})", self._waiting))
 
     def _open_incoming(self) -> IncomingDriver:
         sacks = self.indexer.count_sacks()
@@ -137,7 +137,7 @@ class Backends:
         driver, name = open_incoming(self.conf, sacks), self.conf.incoming.driver
         if self._waiting is None or name in LOCAL_DRIVERS:
             return driver
-        return incoming_guarded.GuardedDriver(driver, Guard(f"incoming storage ({name})", self._waiting))
+        return incoming_gated.GatedDriver(driver, Gate(f"incoming storage ({name})", self._waiting))
 
     def _open_coordinator(self) -> Coordinator:
         url = get_coordination_url(self.conf)

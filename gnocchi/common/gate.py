@@ -10,7 +10,7 @@ from gnocchi.common.breaker import Breaker
 Waiting = Callable[[], AbstractContextManager[None]]
 
 
-class Guard:
+class Gate:
     """Calls to a back end: those that would wait in vain fail, and who waits lets others work.
 
     Parameters
