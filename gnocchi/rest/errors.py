@@ -102,7 +102,7 @@ def as_request_error(error: Exception) -> RequestError:
         return RequestError(error.code, error.detail or "")
     for cls, status in STATUS_BY_CLASS:
         if isinstance(error, cls):
-            if status == 503:
+            if status in (501, 503):        # what every request of a client may meet again
                 OUTAGES.tell(error)
             elif status >= 500:
                 LOG.error("%s: %s", type(error).__name__, error)

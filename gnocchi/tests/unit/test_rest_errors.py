@@ -75,6 +75,14 @@ def test_unexpected_error_is_logged_and_keeps_its_secrets(caplog):
     assert "Traceback" in caplog.text
 
 
+def test_what_every_request_may_meet_again_is_logged_once(caplog):
+    """An extra that is not installed, and a back end that is away."""
+    for error in (NotImplementedError("Brokers need pip"), exceptions.BackendUnavailable("shelf: away")):
+        for _ in range(5):
+            errors.as_request_error(error)
+    assert ["NotImplementedError: Brokers need pip", "BackendUnavailable: shelf: away"] == caplog.messages
+
+
 def test_corrupted_data_is_500_that_names_the_object(caplog):
     """Somebody has to go and look at it."""
     error = errors.as_request_error(exceptions.CorruptedData("a/b", 12, "bad checksum"))
