@@ -228,3 +228,36 @@ def test_memory_is_bounded(monkeypatch):
         decoder.decode(f"m{i % 7},host=a f{i}=1\nm,host={'x' * 200},tag={'x' * 1000}{i} f=1".encode(), HOST, NOW_NS)
     gc.collect()
     assert len([each for each in gc.get_objects() if isinstance(each, WantedMetric)]) - before <= 20
+
+
+@pytest.mark.parametrize("nothing", ["\n", "#\n", " \n", "  # m,host=a f=1\n", '# "\n'])
+def test_lines_without_anything(nothing):
+    """They count as lines, and millions of them cost nothing."""
+    many = nothing * (1_500_000 // len(nothing))
+    started = time.process_time()
+    for end in ("", "#", "\n"):
+        batch = decode(f"{many}m,host=a f=1\n{many}m,host=a f=2\n{many}{end}")
+        assert [1, 2] == batch.values.tolist()
+    with pytest.raises(influxdb.InvalidLine, match=f"line {2 * many.count(nothing) + 2}: a field is not name=value"):
+        decode(f"{many}m,host=a f=1\n{many}m,host=a f")
+    assert time.process_time() - started < 15
+
+
+def test_blocks_of_lines(monkeypatch):
+    """A text is read alike whatever the size of the pieces that it is cut into."""
+    text = "m,host=a f=1\n\n#\n m,host=b f=2 5\nm,host=c f=3,g=4"
+    whole = list_measures(decode(text))
+    assert len(whole) == 4
+    for length in range(len(text) + 2):
+        monkeypatch.setattr(influxdb, "BLOCK_LENGTH", length)
+        assert whole == list_measures(decode(text)) == list_measures(decode(text + "\n"))
+
+
+def test_long_databases_are_not_remembered():
+    """Nobody has looked whether they exist."""
+    decoder = influxdb.Decoder()
+    context = HOST._replace(resource_type="d" * 2000)
+    decoder.decode(b"m,host=a f=1", context, NOW_NS)
+    assert decoder._memory.heads.get((context, "m,host=a")) is None
+    decoder.decode(b"m,host=a f=1", HOST, NOW_NS)
+    assert decoder._memory.heads.get((HOST, "m,host=a")) is not None

@@ -204,6 +204,21 @@ def test_many_attributes():
     assert not decoder._resources._young
 
 
+def test_large_units_and_attributes_are_not_remembered():
+    """A unit is remembered as it is stored; of attributes, more may come than is seen in the name."""
+    decoder = Decoder()
+    long = gauge("long")
+    long.unit = 100_000 * "u"
+    odd = gauge("odd")
+    unknown = b"\x9a\x06\xa0\x8d\x06" + 100_000 * b"x"      # field 99, of so many bytes
+    attribute = KeyValue.FromString(pairs(a="b")[0].SerializeToString() + unknown)
+    odd.gauge.data_points[0].attributes.append(attribute)
+    decoded = decoder.decode(make_request(long, odd).SerializeToString(), "admin")
+    assert [("long", 31 * "u"), ("odd@a=b", "Cel")] == [(metric.name, metric.unit) for metric in decoded.batch.metrics]
+    (key,) = decoder._metrics._young
+    assert (31 * "u") == key[-1]
+
+
 def test_nothing_recorded():
     """Such data points are neither stored nor refused; NaN is a value."""
     decoded = decode(make_request(gauge(flags=1), gauge("nan", math.nan), proto.Metric(name="empty")))
