@@ -15,12 +15,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGING := setup.cfg setup.py requirements.txt pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test keystone swift debian lint docs bench clean
+.PHONY: help run test keystone swift debian telegraf lint docs bench clean
 
 help:
 	@echo "make run    start Gnocchi here: API on port $(PORT), data in ./$(DATA_DIR)   (PORT=, DATA_DIR=, RUN_ARGS=)"
 	@echo "make test   run the whole test suite on $(WORKERS) processes                (WORKERS=, PYTEST_ARGS=)"
-	@echo "make keystone swift   install servers that tests can start; without them they are skipped"
+	@echo "make keystone swift telegraf   install what tests can start; without them they are skipped"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documents into doc/build/html; warnings are errors"
 	@echo "make bench  black-box and micro-benchmarks, with the budgets         (METRICS=20000, BENCH_ARGS=)"
@@ -84,6 +84,18 @@ debian: $(BIN)/python
 	@cd /usr/lib/python3/dist-packages 2>/dev/null || exit 0; for module in $(DEBIAN_MODULES); do \
 	    if [ -e "$$module" ]; then ln -sfn "$$PWD/$$module" \
 	        "$$($(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/$$module"; fi; done
+
+# Telegraf, which Debian does not have, for the test that runs it if it is there.
+TELEGRAF_URL := http://archive.ubuntu.com/ubuntu/pool/universe/t/telegraf/telegraf_1.21.4+ds1-0ubuntu2_amd64.deb
+TELEGRAF_SHA256 := f30b420ae1325d2d3f3ae90bce6a5e045d4dd14fcd83f555f17bd63c4aa9289c
+
+telegraf: $(BIN)/telegraf
+
+$(BIN)/telegraf: $(BIN)/python
+	@package=$$(mktemp) && trap 'rm -f "$$package"' EXIT && $(BIN)/python -c \
+	    'import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen(sys.argv[1], timeout=60).read())' \
+	    '$(TELEGRAF_URL)' >"$$package" && echo "$(TELEGRAF_SHA256)  $$package" | sha256sum --check --quiet && \
+	    dpkg-deb --fsys-tarfile "$$package" | tar -x -O ./usr/bin/telegraf >$@.new && chmod +x $@.new && mv $@.new $@
 
 # Made anew also when its interpreter is gone: for make a dangling link is a missing file.
 $(BIN)/python:

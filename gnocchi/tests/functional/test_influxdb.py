@@ -4,12 +4,19 @@ import datetime
 import gzip
 import http.client
 import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import influxdb
 import pytest
 import requests
 from influxdb import exceptions
 
+from gnocchi.tests.databases import die_with_parent
+from gnocchi.tests.functional.daemons import TIMEOUT_S, wait_until
 from gnocchi.tests.functional.service import ApiService
 
 AUTH = ("admin", "password")
@@ -125,6 +132,50 @@ def test_telegraf(api, encoding):
     status, reply = send(api, path, b"cpu,host=a value")
     assert (400, "unable to parse line 1: a field is not name=value") == (status, json.loads(reply)["error"])
 
+
+#: As doc/source/influxdb.rst has it, with something to measure.
+TELEGRAF = """
+[agent]
+  interval = "200ms"
+  flush_interval = "200ms"
+  hostname = "telegraf host"
+[[inputs.cpu]]
+[[inputs.system]]
+[[outputs.influxdb]]
+  urls = ["http://127.0.0.1:{port}/v1/influxdb"]
+  database = "real"
+  username = "admin"
+  password = "none"
+"""
+
+
+def test_telegraf_itself(api, tmp_path):
+    """It makes its database and writes, without a word of complaint."""
+    directory = pathlib.Path(sys.executable).parent
+    program = shutil.which("telegraf", path=f"{directory}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("needs Telegraf: make telegraf")
+    (tmp_path / "telegraf.conf").write_text(TELEGRAF.format(port=api.port))
+    log = tmp_path / "telegraf.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([program, "--config", str(tmp_path / "telegraf.conf")], stdout=output,
+                                   stderr=output, preexec_fn=die_with_parent)
+        try:
+            wait_until(lambda: is_written(api), log.read_text)
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT_S)
+    assert not [line for line in log.read_text().splitlines() if " E! " in line or " W! " in line]
+
+
+def is_written(api):
+    """Whether there are two measures of numbers and of counters."""
+    try:
+        return all(len(read_values(api, "real", "telegraf host", metric)) > 1
+                   for metric in ("cpu.usage_idle@cpu=cpu-total", "system.uptime"))
+    except requests.HTTPError as e:
+        assert 404 == e.response.status_code, e.response.text
+        return False
 
 
 def test_no_unexpected_errors(api):
