@@ -138,7 +138,7 @@ class Decoder:
         whole = WHOLE["Request"]()
         try:
             json_format.ParseDict(document, whole, ignore_unknown_fields=True)
-        except json_format.ParseError as e:
+        except (json_format.ParseError, OverflowError) as e:
             raise InvalidInput(f"The body is no ExportMetricsServiceRequest: {e}") from e
         for metric in itertools.chain.from_iterable(map(_list_metrics, whole.resource_metrics)):
             if metric.WhichOneof("data") == "counter":

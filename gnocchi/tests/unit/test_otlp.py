@@ -398,3 +398,14 @@ def test_any_json(document):
         check(Decoder().decode_json(json.dumps(document).encode(), "admin"))
     except InvalidInput:
         return
+
+
+@pytest.mark.parametrize(("member", "digits"), [
+    ("asDouble", 400), ("asDouble", 10_000), ("asInt", 30), ("asInt", 400), ("timeUnixNano", 30)])
+def test_json_integers_beyond_the_type(member, digits):
+    """Python has them, protobuf has not."""
+    point = {member: "digits"}
+    document = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", "gauge": {"dataPoints": [point]}}]}]}]}
+    body = json.dumps(document).replace('"digits"', "1" + digits * "0")
+    with pytest.raises(InvalidInput, match="The body is no "):
+        Decoder().decode_json(body.encode(), "admin")
