@@ -6,7 +6,7 @@ import types
 import pecan
 from oslo_config import cfg
 
-from gnocchi.exceptions import ClientError, NoSuchResourceType
+from gnocchi.exceptions import ClientError, NoSuchResourceType, ResourceAlreadyExists
 from gnocchi.ingest.compression import decompress_snappy
 from gnocchi.rest import errors
 from gnocchi.rest.ingest import PartialGuard, ensure_resource_type
@@ -50,7 +50,8 @@ class WriteController:
 def _describe(reason: ClientError, count: int) -> errors.RequestError:
     """Tell why some series are not stored; the others are."""
     error = errors.as_request_error(reason)
-    text = str(reason)
+    text = (f"Resource {reason.resource} exists, and its type is another" if isinstance(reason, ResourceAlreadyExists)
+            else str(reason))
     more = f" (and {count - 1} more of the request; the rest of it is stored)" if count > 1 else ""
     if text.startswith("unexpected timestamp"):
         error.detail = {"cause": "Invalid input", "reason": text + more, "detail": []}

@@ -258,6 +258,17 @@ def test_what_can_be_stored_is_stored(shared):
     assert [1.5] == list(read(shared, "j@i", "a").values())
 
 
+def test_resource_of_another_type(shared):
+    """The reply says that it is in the way; the other series are stored."""
+    ask(shared, "/v1/resource/generic", {"id": "taken@i"})
+    labels = {"__name__": "a", "job": "free", "instance": "i"}
+    body = encode_request((labels, [(2.5, 1_600_000_000_123)]), (labels | {"job": "taken"}, [(1, 1_600_000_000_123)]))
+    with pytest.raises(urllib.error.HTTPError, match="409") as caught:
+        ask(shared, "/v1/prometheus/write", compress(body), {"Authorization": "basic YWRtaW46"})
+    assert json.loads(caught.value.read())["description"].endswith("exists, and its type is another")
+    assert [2.5] == list(read(shared, "free@i", "a").values())
+
+
 def test_bomb(shared):
     """What would be larger than a body may be is not decompressed."""
     with pytest.raises(urllib.error.HTTPError) as caught:
