@@ -65,6 +65,9 @@ METRICS_REMEMBERED = 25_000
 RESOURCE_BYTES_MAX = 4096
 ATTRIBUTES_BYTES_MAX = 2000
 
+#: Why most data points are refused that are.
+UNTIMED = "a data point has no time_unix_nano"
+
 #: Data points that were refused of which it is told why.
 REASONS_MAX = 3
 
@@ -214,7 +217,7 @@ class _Reading:
         find = self._find_ceilometer if scope_metrics.scope.name == CEILOMETER else self._find
         for metric in scope_metrics.metrics:
             split = PARTS.get(metric.WhichOneof("data"))
-            points = _get_points(metric)
+            points: Iterable[Message] = _get_points(metric)
             if split is None:
                 continue    # a metric without data, or of a kind to come
             if split is _split_number and find == self._find and metric.name:
@@ -235,8 +238,8 @@ class _Reading:
             self._refusals.add(f"metric {metric.name[:TEXT_LENGTH_MAX]}: {e}")
 
     def _read_numbers(self, metric: Message, points: Iterable[Message],
-                      whose: tuple[uuid.UUID, WantedResource]) -> list[Message]:
-        """Append the measures of data points whose metrics are known; return the others.
+                      whose: tuple[uuid.UUID, WantedResource]) -> Iterator[Message]:
+        """Append the measures of data points whose metrics are known; yield the others.
 
         FAST PATH: a quarter of the time of `_read_point`, which does the same.
         """
@@ -244,24 +247,26 @@ class _Reading:
         name, unit = metric.name, metric.unit[:UNIT_LENGTH]
         get_metric = self._decoder.get_metric
         metrics, timestamps, values = self._metrics, self._timestamps, self._values
-        before, rest = len(metrics), []
+        untimed = 0
         for point in points:
+            timestamp = point.time_unix_nano
+            if not timestamp and not point.flags:
+                untimed += 1
+                continue
             value = point.as_double or point.as_int
             has_value = value or point.WhichOneof("data") is not None
             known = get_metric((resource_id, name, tuple(point.attributes), "", None, unit)) if has_value else None
-            timestamp = point.time_unix_nano
             if known is None or point.flags or not 0 < timestamp <= NS_MAX:
-                rest.append(point)
+                yield point
             else:
+                self._resources[resource_id] = resource
                 metrics.append(known)
                 timestamps.append(timestamp)
                 values.append(value)
-        if len(metrics) > before:
-            self._resources[resource_id] = resource
-            added = len(metrics) - before
-            self._points.extend(range(self._number, self._number + added))
-            self._number += added
-        return rest
+                self._points.append(self._number)
+                self._number += 1
+        if untimed:
+            self._refusals.add(f"metric {name[:TEXT_LENGTH_MAX]}: {UNTIMED}", untimed)
 
     def _add(self, source: _Source, unit: str, parts: Iterable[Part]) -> None:
         """Append the measures of a data point.  Raises InvalidInput, with nothing appended, and DecodeError."""
@@ -347,8 +352,7 @@ PARTS: Mapping[str | None, Callable[[Message], Iterator[Part]]] = {
 def _check_time(ns: int) -> int:
     """Raises InvalidInput."""
     if not 0 < ns <= NS_MAX:
-        raise InvalidInput(f"time_unix_nano {ns} of a data point is out of range" if ns else
-                           "a data point has no time_unix_nano")
+        raise InvalidInput(f"time_unix_nano {ns} of a data point is out of range" if ns else UNTIMED)
     return ns
 
 

@@ -409,3 +409,18 @@ def test_json_integers_beyond_the_type(member, digits):
     body = json.dumps(document).replace('"digits"', "1" + digits * "0")
     with pytest.raises(InvalidInput, match="The body is no "):
         Decoder().decode_json(body.encode(), "admin")
+
+
+def test_many_points_without_anything():
+    """Which take two bytes each; they are counted, and those with a value among them are kept."""
+    request = WHOLE["Request"]()
+    points = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m").gauge.data_points
+    for number in range(1000):
+        points.add(**({"time_unix_nano": 10**18, "as_double": number} if number % 100 == 7 else {}))
+    decoder = Decoder()
+    for _ in range(2):      # when the metric is not known, and when it is
+        decoded = decoder.decode(request.SerializeToString(), "me")
+        assert (990, ["metric m: a data point has no time_unix_nano"]) == (
+            decoded.refusals.count, decoded.refusals.reasons)
+        assert [float(number) for number in range(7, 1000, 100)] == decoded.batch.values.tolist()
+        assert list(range(10)) == decoded.points
