@@ -68,6 +68,8 @@ def make_plan(indexer: Indexer, missing: Mapping[Key, WantedMetric], wanted: Map
         try:
             if metric.resource_id in unmade:
                 raise unmade[metric.resource_id]
+            if not metric.name:
+                raise InvalidInput("Metric name is empty")    # no path could name it
             check_text("Metric name", metric.name)
             check_text("Unit", metric.unit, UNIT_LENGTH)
             plan.metrics[key] = MetricDefinition(uuid.uuid4(), choose(metric), metric.name, metric.unit,

@@ -180,9 +180,9 @@ def test_refused_alone(ingest):
     ingest.indexer.create_resource_type("other", {})
     ingest.indexer.create_resource("other", make_id("o"), "me")
     refused = ingest.write(("a", "x", 1), ("a", "-y", 2), ("b", "-z", 3), ("o", "m", 4), ("a", "n" * 256, 5),
-                           ("x" * 21, "long host", 6), guard=Guard())
+                           ("x" * 21, "long host", 6), ("a", "", 7), guard=Guard())
     assert {"-y": NoArchivePolicyRuleMatch, "-z": NoArchivePolicyRuleMatch, "m": ResourceAlreadyExists,
-            "n" * 256: InvalidInput, "long host": InvalidInput} == {
+            "n" * 256: InvalidInput, "": InvalidInput, "long host": InvalidInput} == {
         name: type(error) for name, error in refused.items()}
     assert "Attribute host: length of value must be at most 20" == str(refused["long host"])
     assert {ingest.get("a").metrics["x"]: [1]} == ingest.list_waiting()
