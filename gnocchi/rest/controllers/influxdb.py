@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import time
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,8 +13,9 @@ import pecan
 import voluptuous
 from oslo_config import cfg
 
-from gnocchi.exceptions import NoSuchResourceType
+from gnocchi.exceptions import ClientError, NoSuchResourceType
 from gnocchi.ingest import influxdb
+from gnocchi.ingest.batch import WantedMetric
 from gnocchi.ingest.compression import decompress
 from gnocchi.rest import arguments, errors, json, schemas
 from gnocchi.rest.ingest import RequestGuard, ensure_resource_type
@@ -117,9 +119,22 @@ class WriteController:
         except influxdb.InvalidLine as e:
             raise errors.RequestError(400, {"cause": "Value error", "detail": e.detail, "reason": str(e)}) from e
         try:
-            services.finder.write_measures(batch, creator, RequestGuard(request))
+            services.finder.write_measures(batch, creator, DatabaseGuard(request, database))
         except NoSuchResourceType as e:
             raise errors.RequestError(404, f'database not found: "{database}"') from e
+
+
+class DatabaseGuard(RequestGuard):
+    """Tells first of all that there is no such database."""
+
+    def __init__(self, request: Request, database: str) -> None:
+        super().__init__(request)
+        self._database = database
+
+    def check_refusals(self, refused: Sequence[tuple[WantedMetric, ClientError]]) -> None:
+        """Raises NoSuchResourceType, or as any guard of a request."""
+        self._request.services.indexer.get_resource_type(self._database)
+        super().check_refusals(refused)
 
 
 def _make_decoder(conf: cfg.ConfigOpts) -> influxdb.Decoder:
