@@ -111,8 +111,12 @@ class WriteController:
         database = arguments.read_text(request, "db") or DATABASE
         precision = arguments.read_text(request, "precision")
         context = influxdb.Context(creator, database, request.environ.get(TAG_HEADER) or TAG)
-        body = decompress(request.read_body(None), request.environ.get("HTTP_CONTENT_ENCODING"),
-                          services.conf.api.max_body_size)
+        sent = request.read_body(None)
+        body = decompress(sent, request.environ.get("HTTP_CONTENT_ENCODING"), services.conf.api.max_body_size)
+        if not request.environ.get("CONTENT_LENGTH") and body is sent and not body.endswith(b"\n") and body:
+            # A chunked body ends where the connection breaks, too, and half a number is one.
+            raise errors.RequestError(400, {"cause": "Value error", "detail": "body", "reason":
+                                            "A body in chunks has to end with a line break; this one was cut off"})
         try:
             with services.turns.decoding(len(body)):
                 batch = services.keep(_make_decoder).decode(body, context, time.time_ns(), precision)

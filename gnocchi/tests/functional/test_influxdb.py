@@ -129,8 +129,24 @@ def test_telegraf(api, encoding):
     values = read_values(api, database, host, "system.uptime")
     assert [float(i) for i in range(20)] == list(values.values())
     # The first two words decide that Telegraf drops what it cannot send, and says why.
-    status, reply = send(api, path, b"cpu,host=a value")
+    status, reply = send(api, path, b"cpu,host=a value\n")
     assert (400, "unable to parse line 1: a field is not name=value") == (status, json.loads(reply)["error"])
+
+
+def test_chunks_that_break_off(api, client):
+    """Nothing is stored of a line whose end may be missing."""
+    client.create_database("metrics")
+    body = b"broken,host=broken f=1 1700000000000000000\nbroken,host=broken f=12"
+    path = "/v1/influxdb/write?db=metrics"
+    status, reply = send(api, path, body)
+    assert (400, "A body in chunks has to end with a line break; this one was cut off") == (
+        status, json.loads(reply)["error"])
+    reply = requests.get(f"{api.url}/v1/resource/metrics/broken", auth=AUTH, timeout=60)
+    assert 404 == reply.status_code
+    # What is compressed tells itself whether it is whole.
+    assert (204, b"") == send(api, path, gzip.compress(body), **{"Content-Encoding": "gzip"})
+    assert (204, b"") == send(api, path, body + b"\n")
+    assert (204, b"") == send(api, path, b"")
 
 
 #: As doc/source/influxdb.rst has it, with something to measure.
