@@ -2,8 +2,10 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from oslo_config import cfg
 
@@ -15,6 +17,9 @@ sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
 # Nor does one colour the error pages of Mako, which Pecan loads: 5 MB.
 sys.modules.setdefault("pygments", None)  # type: ignore[arg-type]
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def command(function: Callable[[], int | None]) -> Callable[[], int]:
@@ -29,3 +34,16 @@ def command(function: Callable[[], int | None]) -> Callable[[], int]:
             return 1
 
     return run
+
+
+def stop_by_signals(stop: Callable[[], None], wake_fd: int) -> None:
+    """Have the first signal stop a daemon, and wake it by a byte; who does not want to wait for it sends a second."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for either in STOP_SIGNALS:
+            signal.signal(either, signal.SIG_DFL)
+        stop()
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle)
+    signal.set_wakeup_fd(wake_fd)

@@ -2,19 +2,15 @@
 
 import logging
 import os
-import signal
-from types import FrameType
 
 # Read by the linear algebra library under numpy when it is loaded; nothing here needs its threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from gnocchi import backends, service  # noqa: E402
-from gnocchi.cli import command  # noqa: E402
+from gnocchi.cli import command, stop_by_signals  # noqa: E402
 from gnocchi.exceptions import BackendUnavailable, InvalidConfiguration  # noqa: E402
 
 LOG = logging.getLogger(__name__)
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @command
@@ -35,15 +31,7 @@ def amqpd() -> int:
     receiver = AmqpReceiver(address, collectd.CollectdDecoder(options.resource_type, creator), hosts.write_measures,
                             options.flush_delay)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        # Whoever does not want to wait for the last flush sends a second one.
-        for either in STOP_SIGNALS:
-            signal.signal(either, signal.SIG_DFL)
-        receiver.stop()
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    signal.set_wakeup_fd(receiver.wake_fd)
+    stop_by_signals(receiver.stop, receiver.wake_fd)
     try:
         hosts.create_resource_type()
     except BackendUnavailable as e:

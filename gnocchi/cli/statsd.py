@@ -1,8 +1,6 @@
 """`gnocchi-statsd`: takes measures by the statsd protocol."""
 
 import os
-import signal
-from types import FrameType
 
 # Read by the linear algebra library under numpy when it is loaded; nothing here needs its threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -10,12 +8,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from oslo_config import cfg  # noqa: E402
 
 from gnocchi import backends, service  # noqa: E402
-from gnocchi.cli import command  # noqa: E402
+from gnocchi.cli import command, stop_by_signals  # noqa: E402
 from gnocchi.exceptions import InvalidConfiguration  # noqa: E402
 from gnocchi.ingest.metrics import ResourceMetrics  # noqa: E402
 from gnocchi.ingest.statsd import StatsdServer, open_socket  # noqa: E402
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @command
@@ -35,15 +31,7 @@ def serve(metrics: ResourceMetrics, options: cfg.ConfigOpts.GroupAttr) -> int:
     """Serve until a signal ends it.  Raises InvalidConfiguration."""
     server = StatsdServer(open_socket(options.host, options.port), metrics, options.flush_delay)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        # Whoever does not want to wait for the last flush sends a second one.
-        for either in STOP_SIGNALS:
-            signal.signal(either, signal.SIG_DFL)
-        server.stop()
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    signal.set_wakeup_fd(server.wake_fd)
+    stop_by_signals(server.stop, server.wake_fd)
     return 1 if server.run() else 0
 
 

@@ -1,4 +1,4 @@
-"""What a process keeps in memory of the objects that it read or wrote."""
+"""What a process keeps in memory, within limits."""
 
 import operator
 import threading

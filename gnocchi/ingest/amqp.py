@@ -290,9 +290,6 @@ class AmqpReceiver(MessagingHandler):
         self._rejected += 1
         if self._rejected <= REASONS_LOGGED_MAX:
             LOG.error("%s", text)
-            self._schedule_report()
-
-    def _schedule_report(self) -> None:
         if self._rejected == 1:
             self._container.schedule(self._flush_delay_s, _Call(self._report_rejected))
 

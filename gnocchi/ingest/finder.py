@@ -1,7 +1,8 @@
 """From resources and names to metrics: what measures are for is found, or made when it is missing."""
 
+import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gnocchi.backends import Backends
 from gnocchi.common.cache import Recent
@@ -20,6 +21,11 @@ from gnocchi.indexer.resource_types import GENERIC
 from gnocchi.ingest.batch import NamedBatch, WantedMetric
 from gnocchi.ingest.guard import PERMIT_ALL, Guard
 from gnocchi.ingest.plan import Key, Plan, make_plan, refuse_all
+
+LOG = logging.getLogger(__name__)
+
+#: Refused measures of one batch that are logged one by one.
+MESSAGES_MAX = 10
 
 #: Metrics that a process remembers; about 500 bytes each.
 METRICS_REMEMBERED = 50_000
@@ -187,3 +193,11 @@ def _list_keys(batch: NamedBatch) -> list[Key]:
         type = types.pop()
         return [(type, wanted.resource_id, wanted.name) for wanted in batch.metrics]
     return [(batch.resources[wanted.resource_id].type, wanted.resource_id, wanted.name) for wanted in batch.metrics]
+
+
+def log_refused(refused: Mapping[int, ClientError], name: Callable[[int], str]) -> None:
+    """Log why measures were not stored, by row, as daemons do, which have nobody to tell; `name` names a row's."""
+    for row in sorted(refused)[:MESSAGES_MAX]:
+        LOG.error("Unable to add measure %s: %s", name(row), refused[row])
+    if len(refused) > MESSAGES_MAX:
+        LOG.error("Unable to add measures of %d more metrics", len(refused) - MESSAGES_MAX)

@@ -7,12 +7,9 @@ from typing import Any
 from gnocchi.backends import Backends
 from gnocchi.exceptions import NoSuchResourceType, ResourceTypeAlreadyExists
 from gnocchi.ingest.batch import NamedBatch
-from gnocchi.ingest.finder import MetricFinder
+from gnocchi.ingest.finder import MetricFinder, log_refused
 
 LOG = logging.getLogger(__name__)
-
-#: Measures refused by one call that are logged one by one.
-MESSAGES_MAX = 10
 
 
 class HostMeasures:
@@ -63,9 +60,5 @@ class HostMeasures:
         except NoSuchResourceType:
             self.create_resource_type()     # it was deleted meanwhile
             refused = self._finder.write_measures(batch, self._creator)
-        for row in sorted(refused)[:MESSAGES_MAX]:
-            metric = batch.metrics[row]
-            LOG.error("Unable to add measure %s of %s: %s", metric.name,
-                      batch.resources[metric.resource_id].original_id, refused[row])
-        if len(refused) > MESSAGES_MAX:
-            LOG.error("Unable to add measures of %d more metrics", len(refused) - MESSAGES_MAX)
+        log_refused(refused, lambda row: f"{batch.metrics[row].name} of "
+                                         f"{batch.resources[batch.metrics[row].resource_id].original_id}")

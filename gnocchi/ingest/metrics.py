@@ -2,20 +2,17 @@
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy
 
 from gnocchi.backends import Backends
-from gnocchi.exceptions import ClientError, ResourceAlreadyExists
+from gnocchi.exceptions import ResourceAlreadyExists
 from gnocchi.indexer.resource_types import GENERIC
 from gnocchi.ingest.batch import NamedBatch, WantedMetric, WantedResource
-from gnocchi.ingest.finder import MetricFinder
+from gnocchi.ingest.finder import MetricFinder, log_refused
 
 LOG = logging.getLogger(__name__)
-
-#: Measures refused by one call that are logged one by one.
-MESSAGES_MAX = 10
 
 
 class ResourceMetrics:
@@ -77,12 +74,4 @@ class ResourceMetrics:
         wanted = [WantedMetric(self._resource_id, name, self._archive_policy_name) for name in names]
         refused = self._finder.write_measures(
             NamedBatch(self._resources, wanted, numpy.ones(len(names), numpy.int64), timestamps, values), self._creator)
-        if refused:
-            _log_refused({names[row]: error for row, error in refused.items()})
-
-
-def _log_refused(refused: Mapping[str, ClientError]) -> None:
-    for name in list(refused)[:MESSAGES_MAX]:
-        LOG.error("Unable to add measure %s: %s", name, refused[name])
-    if len(refused) > MESSAGES_MAX:
-        LOG.error("Unable to add measures of %d more metrics", len(refused) - MESSAGES_MAX)
+        log_refused(refused, names.__getitem__)

@@ -13,7 +13,7 @@ from gnocchi.exceptions import (
     ResourceTypeAlreadyExists,
 )
 from gnocchi.indexer import MetricDefinition, MetricRow, Resource, ResourceDefinition
-from gnocchi.ingest.batch import WantedMetric
+from gnocchi.ingest.batch import NamedBatch, WantedMetric
 from gnocchi.ingest.guard import Guard
 from gnocchi.rest import errors, formats
 from gnocchi.rest.controllers.metric import enforce_create
@@ -97,6 +97,22 @@ def looks_at(request: Request, rule: str, known: Set[str]) -> bool:
     """Whether a rule looks at nothing of its target but these values."""
     names = request.services.policy.names_in(rule)
     return names is not None and names <= known
+
+
+def write_partially(request: Request, batch: NamedBatch, resource_type: str,
+                    attributes: Mapping[str, Mapping[str, Any]]) -> dict[int, ClientError]:
+    """Write what can be written of a batch; the type of its resources is made with `attributes` if there is none.
+
+    Returns and raises as `MetricFinder.write_measures`; errors.RequestError 403 if the sender may not.
+    """
+    def write() -> dict[int, ClientError]:
+        return request.services.finder.write_measures(batch, request.identity.creator, PartialGuard(request))
+
+    try:
+        return write()
+    except NoSuchResourceType:
+        ensure_resource_type(request, resource_type, attributes)
+        return write()
 
 
 def ensure_resource_type(request: Request, name: str, attributes: Mapping[str, Mapping[str, Any]]) -> None:

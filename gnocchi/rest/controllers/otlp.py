@@ -1,6 +1,5 @@
 """`/v1/otlp`: OpenTelemetry's protocol over HTTP."""
 
-import functools
 import json
 import types
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import pecan
 from oslo_config import cfg
 
-from gnocchi.exceptions import GnocchiError, NoSuchResourceType
+from gnocchi.exceptions import GnocchiError
 from gnocchi.ingest.compression import decompress
 from gnocchi.rest import errors
-from gnocchi.rest.ingest import PartialGuard, ensure_resource_type
+from gnocchi.rest.ingest import write_partially
 from gnocchi.rest.request import JSON, Request
 
 PROTOBUF = "application/x-protobuf"
@@ -63,14 +62,8 @@ class MetricsController:
             raise errors.RequestError(413, f"The body is larger than {BODY_BYTES_MAX} bytes when decompressed")
         with services.turns.decoding(len(body)):
             decoded = (decoder.decode if media_type == PROTOBUF else decoder.decode_json)(body, creator)
-        write = functools.partial(services.finder.write_measures, decoded.batch, creator, PartialGuard(request))
-        try:
-            refused = write()
-        except NoSuchResourceType:
-            otlp = _load_package("otlp")
-            ensure_resource_type(request, otlp.RESOURCE_TYPE, otlp.ATTRIBUTES)
-            refused = write()
-        decoded.refuse(refused)
+        otlp = _load_package("otlp")
+        decoded.refuse(write_partially(request, decoded.batch, otlp.RESOURCE_TYPE, otlp.ATTRIBUTES))
         refusals = decoded.refusals
         return _encode_response(media_type, refusals.count, "; ".join(refusals.reasons)[:MESSAGE_LENGTH_MAX])
 

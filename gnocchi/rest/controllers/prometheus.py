@@ -1,15 +1,14 @@
 """`/v1/prometheus`: remote write."""
 
-import functools
 import types
 
 import pecan
 from oslo_config import cfg
 
-from gnocchi.exceptions import ClientError, NoSuchResourceType, ResourceAlreadyExists
+from gnocchi.exceptions import ClientError, ResourceAlreadyExists
 from gnocchi.ingest.compression import decompress_snappy
 from gnocchi.rest import errors
-from gnocchi.rest.ingest import PartialGuard, ensure_resource_type
+from gnocchi.rest.ingest import write_partially
 from gnocchi.rest.request import Request
 
 #: Messages of version 1 as a media type may name them; those of version 2 would look empty.
@@ -33,14 +32,8 @@ class WriteController:
         body = decompress_snappy(request.read_body(None), services.conf.api.max_body_size)
         with services.turns.decoding(len(body)):
             decoded = decoder.decode(body, request.identity.creator)
-        write = functools.partial(services.finder.write_measures, decoded.batch, request.identity.creator,
-                                  PartialGuard(request))
-        try:
-            refused = write()
-        except NoSuchResourceType:
-            prometheus = _load_package()
-            ensure_resource_type(request, prometheus.RESOURCE_TYPE, prometheus.ATTRIBUTES)
-            refused = write()
+        prometheus = _load_package()
+        refused = write_partially(request, decoded.batch, prometheus.RESOURCE_TYPE, prometheus.ATTRIBUTES)
         services.count_other("ends of series", decoded.stale)
         reasons: list[ClientError] = [*filter(None, [decoded.reason]), *refused.values()]
         if reasons:
